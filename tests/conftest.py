@@ -1,0 +1,55 @@
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from program import Program
+
+StartProgram = Callable[..., Program]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or fail where nothing may be skipped, what needs a tool that is missing."""
+    for marker in item.iter_markers("needs"):
+        for tool in marker.args:
+            if shutil.which(tool) is not None:
+                continue
+            if os.environ.get("TRIO_CMD_REQUIRE_TOOLS") == "1":
+                pytest.fail(f"{tool} is missing, and TRIO_CMD_REQUIRE_TOOLS=1 forbids to skip")
+            pytest.skip(f"needs {tool}")
+
+
+@pytest.fixture
+def start() -> Iterator[StartProgram]:
+    """Start the program as a process; it is ended with the test."""
+    with ExitStack() as stack:
+
+        def start_program(*args: str, **options: Any) -> Program:
+            return stack.enter_context(Program(*args, **options))
+
+        yield start_program
+
+
+@pytest.fixture
+def write_settings(tmp_path: Path) -> Callable[[str], str]:
+    """Write a settings file that only its owner may write; returns its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "trio-cmd.toml"
+        path.write_text(text)
+        path.chmod(0o600)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Path:
+    """A log of twenty lines."""
+    path = tmp_path / "syslog"
+    path.write_text("".join(f"Nov 20 15:02:{n:02} lab CRON[{n}]: line {n}\n" for n in range(20)))
+    return path

@@ -1,0 +1,18 @@
+"""A small, read-only, auditable window into a host, over a socket.
+
+The map, from the bottom; each layer imports only what is above it here:
+
+* ``errors``, ``escape``, ``settings``: what can go wrong, text made safe, every setting.
+* ``records``: what is recorded.  ``wire``: between bytes and values.  ``work``: slow things.
+* ``commands``: what a client can ask; one row of one table per command.
+* ``server``: a listener, its clients, their conversations.
+* ``cli``: the command line.
+
+A line's journey: ``server.session`` receives bytes, ``wire.lines`` cuts them, ``wire.messages``
+reads a request, ``commands`` finds its row, ``work`` does what is slow, ``server.sending`` lets
+the answers leave in the order asked; ``server.trail`` records it all.
+"""
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

@@ -1,0 +1,149 @@
+"""The command line: arguments enter, settings are made of them, the right thing is run."""
+
+import argparse
+import gc
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import trio
+
+from trio_cmd import __version__
+from trio_cmd.errors import ListenError, SettingsError
+from trio_cmd.records import EventLogger, events, open_records
+from trio_cmd.records.events import record_fault
+from trio_cmd.records.stdlib import route_stdlib
+from trio_cmd.server.descriptors import hold_standard_descriptors
+from trio_cmd.server.server import Server
+from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, obey_signals, survive_signals
+from trio_cmd.settings import (
+    DEFAULT_PATH,
+    FLAGS,
+    Layer,
+    Settings,
+    from_environment,
+    from_flags,
+    load,
+    read_file,
+)
+
+__all__ = ["main"]
+
+# Of sysexits.h, but 2, which is argparse's.
+EXIT_OK, EXIT_USAGE, EXIT_CANNOT_LISTEN, EXIT_SETTINGS = 0, 2, 71, 78
+STANDARD_OUTPUT = 1
+
+_HELP = {
+    "host": ("ADDRESS", "listen here (127.0.0.1)"),
+    "port": ("PORT", "listen there (9999); 0: any free port"),
+    "max-clients": ("N", "this many clients at once (100)"),
+    "log-format": ("FORMAT", "auto, json or twisted (auto: text on a terminal, else JSON)"),
+}
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run the program.
+
+    Args:
+        argv: arguments without the program's name; by default the process' own.
+        environ: the environment.
+
+    Returns:
+        The exit code: 0 ok, 2 usage, 78 settings, 71 cannot listen, 70 crashed.
+    """
+    closed = hold_standard_descriptors()
+    args = _parser().parse_args(argv)
+    try:
+        settings = load(_layers(args, environ))
+    except SettingsError as error:
+        return _complain(EXIT_SETTINGS, *error.faults)
+    if args.check_config:
+        print("the settings are good")
+        return EXIT_OK
+    if STANDARD_OUTPUT in closed:
+        _complain(EXIT_OK, "standard output is closed: nothing is recorded")
+    return _serve(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trio-cmd",
+        description="A small, read-only, auditable window into a host, over a socket.",
+        allow_abbrev=False,
+    )
+    for flag, (metavar, text) in _HELP.items():
+        parser.add_argument(f"--{flag}", metavar=metavar, help=text)
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"settings file ($TRIO_CMD_CONFIG, else {DEFAULT_PATH})"
+    )
+    parser.add_argument("--check-config", action="store_true", help="check the settings and leave")
+    parser.add_argument("--version", action="version", version=f"trio-cmd {__version__}")
+    return parser
+
+
+def _layers(args: argparse.Namespace, environ: Mapping[str, str]) -> list[Layer]:
+    """Collect where settings come from, the strongest last."""
+    given = {flag: vars(args)[flag.replace("-", "_")] for flag in FLAGS}
+    layers = [
+        from_environment(environ),
+        from_flags({flag: text for flag, text in given.items() if text is not None}),
+    ]
+    path = (
+        args.config
+        or environ.get("TRIO_CMD_CONFIG")
+        or (DEFAULT_PATH if os.path.exists(DEFAULT_PATH) else None)
+    )
+    return [read_file(path), *layers] if path else layers
+
+
+def _serve(settings: Settings) -> int:
+    """Serve until told to stop, and see the last records out."""
+    log, sink = open_records(settings.logging, STANDARD_OUTPUT)
+    with survive_signals(), route_stdlib(log):
+        log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
+        server = Server(settings, log, sink, __version__)
+        code = _run(server, log, settings.limits.stop_seconds)
+        log.record(events.STOPPED, reason=server.stop_reason or "crashed")
+        if unsaid := sink.close(server.seconds_left(LAST_SECONDS)):
+            _complain(code, f"{unsaid} log events could not be written")
+    return code
+
+
+def _run(server: Server, log: EventLogger, stop_seconds: float) -> int:
+    """Run the event loop; returns the exit code."""
+    try:
+        trio.run(_serve_until_stopped, server, log, stop_seconds)
+    except KeyboardInterrupt:
+        server.stop("SIGINT")  # it came before the signals were ours
+    except BaseExceptionGroup as errors:
+        return _explain_crash(errors, log)
+    return EXIT_OK
+
+
+async def _serve_until_stopped(server: Server, log: EventLogger, stop_seconds: float) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(obey_signals, server, log, nursery.cancel_scope, stop_seconds)
+        async with trio.open_nursery() as serving:
+            await serving.start(server.serve)
+            gc.collect()
+            gc.freeze()  # what is there now stays: no collection need look at it again
+        nursery.cancel_scope.cancel()
+
+
+def _explain_crash(errors: BaseExceptionGroup[BaseException], log: EventLogger) -> int:
+    """Say why the server ended by itself."""
+    refused, others = errors.split(ListenError)
+    if others is not None:
+        record_fault(log, others)
+        return _complain(EXIT_CRASHED, "the server has crashed; the record says where")
+    error: BaseException | None = refused
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return _complain(EXIT_CANNOT_LISTEN, str(error))
+
+
+def _complain(code: int, *lines: str) -> int:
+    """Say what is wrong on standard error; returns the exit code."""
+    for line in lines:
+        print(f"trio-cmd: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,13 @@
+"""What a client can ask: one row of one table per command.
+
+A command gets its argument and a ``Setting`` of values and limiters; it knows neither sockets
+nor sessions.  It gives a ``Reply`` or raises what is in ``errors``.
+"""
+
+from trio_cmd.commands import comphash, conversation, lastlog
+from trio_cmd.commands.table import Answer, Command, Surroundings, Work
+
+__all__ = ["COMMANDS", "Answer", "Command", "Surroundings", "Work"]
+
+COMMANDS = {row.name.encode(): row for row in (lastlog.COMMAND, comphash.COMMAND, *conversation.COMMANDS)}
+"""The table: the name as it is sent -> its row, in the order of help."""

@@ -1,0 +1,74 @@
+"""The commands of the conversation itself: help, ping, status, format, exit, quit."""
+
+from trio_cmd.commands.table import Command, Surroundings
+from trio_cmd.errors import BadArguments, UnknownCommand
+from trio_cmd.escape import escape
+from trio_cmd.wire.messages import Form, Reply
+
+__all__ = ["COMMANDS"]
+
+_PONG = Reply(("pong",), result={"pong": True})
+_EXIT = Reply(closes=True)
+_FORMS: dict[bytes, Form] = {b"text": "text", b"json": "json"}
+
+
+def ping(argument: bytes, surroundings: Surroundings) -> Reply:
+    """Answer ``pong``; an argument is not looked at."""
+    return _PONG
+
+
+def close(argument: bytes, surroundings: Surroundings) -> Reply:
+    """End the conversation; an argument is not looked at."""
+    return _EXIT
+
+
+def show_help(argument: bytes, surroundings: Surroundings) -> Reply:
+    """List the commands, or describe one.
+
+    Raises:
+        UnknownCommand: there is no such command here.
+    """
+    rows = list(surroundings.commands.values())
+    if argument:
+        row = surroundings.commands.get(argument)
+        if row is None:
+            raise UnknownCommand
+        rows = [row]
+    width = max(len(row.usage) for row in rows)
+    lines = [f"{row.usage:{width}}  {row.summary}" for row in rows]
+    listed = [{"name": row.name, "usage": row.usage, "summary": row.summary} for row in rows]
+    return Reply(lines, block="help", result={"commands": listed})
+
+
+def status(argument: bytes, surroundings: Surroundings) -> Reply:
+    """Say how the server is; an argument is not looked at."""
+    values = surroundings.statistics()
+    return Reply([f"{name}: {_text(value)}" for name, value in values.items()], block="status", result=values)
+
+
+def set_form(argument: bytes, surroundings: Surroundings) -> Reply:
+    """Choose the form of this answer and all later ones.
+
+    Raises:
+        BadArguments: it is neither ``text`` nor ``json``.
+    """
+    form = _FORMS.get(argument)
+    if form is None:
+        raise BadArguments("usage: format text|json")
+    return Reply((f"Format is : {form}",), result={"format": form}, form=form)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return escape(str(value))
+
+
+COMMANDS = (
+    Command("help", "help [COMMAND]", "list the commands, or describe one", answer=show_help),
+    Command("ping", "ping", "answer pong", answer=ping),
+    Command("status", "status", "say how the server is", answer=status),
+    Command("format", "format text|json", "choose the form of the answers", answer=set_form),
+    Command("exit", "exit", "close the connection after the answers before it", answer=close),
+    Command("quit", "quit", "the same as exit", answer=close),
+)

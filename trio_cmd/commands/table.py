@@ -1,0 +1,58 @@
+"""The rows of the table of commands: dispatch, help and the manual all come from them.
+
+To add a command: write its function and its row, add the row to ``COMMANDS`` in
+``commands/__init__.py``, describe it in ``docs/protocol.md``.
+"""
+
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trio_cmd.settings import Settings
+from trio_cmd.wire.messages import Reply
+from trio_cmd.work.hashing import Hashing
+from trio_cmd.work.logs import LogReader
+
+__all__ = ["Answer", "Command", "Surroundings", "Work"]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What commands need of the rest.
+
+    Attributes:
+        settings: all settings.
+        hashing: hashes files.
+        logs: reads logs.
+        statistics: counts for ``status``: name -> value.
+        commands: name -> row, of all that may be asked here.
+    """
+
+    settings: Settings
+    hashing: Hashing
+    logs: LogReader
+    statistics: Callable[[], Mapping[str, Any]]
+    commands: Mapping[bytes, "Command"]
+
+
+Answer = Callable[[bytes, Surroundings], Reply]
+Work = Callable[[bytes, Surroundings, Hashable], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row: a command that is answered at once, or one that works for its answer.
+
+    Attributes:
+        name: the first word of its line.
+        usage: its form, for help; optional parts in brackets.
+        summary: what it does, in one line.
+        answer: for a quick command; called in the session itself, so it must never wait.
+        work: for a slow command; gets also whose turn it takes.
+    """
+
+    name: str
+    usage: str
+    summary: str
+    answer: Answer | None = None
+    work: Work | None = None

@@ -1,0 +1,111 @@
+"""One table of all that is recorded: action, level, Twisted's sentence, fields.
+
+A record is made from a row of this table and the values of its fields; nothing else is recorded.
+"""
+
+import traceback
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import structlog
+
+from trio_cmd.escape import escape_lines
+
+__all__ = ["EVENTS", "Event", "EventLogger", "lost_event", "record_fault"]
+
+Level = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A row of the table.
+
+    Attributes:
+        action: the stable name of what happened.
+        level: how much it matters, unless the occurrence says otherwise.
+        sentence: for people, in Twisted's words where it has them; a ``str.format`` template.
+        fields: what the record holds besides; other values only serve the sentence.
+    """
+
+    action: str
+    level: Level
+    sentence: str
+    fields: tuple[str, ...] = ()
+
+
+LOG_OPENED = Event("log-opened", "info", "Log opened.", ("version", "pid"))
+LISTENING = Event("listening", "info", "trio_cmd.Server starting on {port}", ("host", "port"))
+SERVER_STARTED = Event(
+    "server-started",
+    "info",
+    "Starting server <trio_cmd.Server max_clients={max_clients}>",
+    ("max_clients", "limits"),
+)
+CLIENT_CONNECTED = Event("client-connected", "info", "Client connection from {client}")
+CLIENT_REFUSED = Event("client-refused", "warning", "{notice}", ("reason",))
+COMMAND_RECEIVED = Event(
+    "command-received",
+    "info",
+    "Cmd received from {client} : {line}",
+    ("request", "command", "arguments"),
+)
+COMMAND_COMPLETED = Event(
+    "command-completed",
+    "info",
+    "Cmd completed for {client} : {line}",
+    (
+        *("request", "command", "arguments", "outcome", "seconds", "bytes"),
+        *("path", "algorithm", "digest", "size", "log", "lines", "exit_status"),
+    ),
+)
+CLIENT_LOST = Event(
+    "client-lost",
+    "info",
+    "Lost client connection. Reason: {why}",
+    ("reason", "seconds", "requests", "bytes_in", "bytes_out"),
+)
+HANDLER_CRASHED = Event("handler-crashed", "error", "Unhandled Error", ("exception",))
+EVENTS_LOST = Event("events-lost", "warning", "{lost} log events lost", ("lost",))
+MESSAGE = Event("message", "info", "{text}", ("logger", "exception"))
+STOPPING = Event("stopping", "info", "(TCP Port {port} Closed)", ("reason",))
+STOPPED = Event("stopped", "info", "Main loop terminated.", ("reason",))
+
+EVENTS = {event.action: event for event in list(vars().values()) if isinstance(event, Event)}
+"""All rows by their action."""
+
+COMMAND_ACTIONS = frozenset((COMMAND_RECEIVED.action, COMMAND_COMPLETED.action))
+"""The records that a client can cause at will; only these can fill the queue."""
+
+_CLEAN = "Connection was closed cleanly."
+_UNCLEAN = "Connection to the other side was lost in a non-clean fashion: Connection lost."
+_QUIET_REASONS = frozenset(("exit", "closed", "idle", "stopping"))
+
+
+def lost_event(reason: str) -> tuple[Level, str]:
+    """Say how much the end of a connection matters, and Twisted's reason for it."""
+    level: Level = "info" if reason in _QUIET_REASONS else "error" if reason == "crashed" else "warning"
+    return level, _UNCLEAN if reason == "reset" else _CLEAN
+
+
+def record_fault(log: "EventLogger", error: BaseException) -> None:
+    """Record a fault of this program with its traceback."""
+    lines = escape_lines("".join(traceback.format_exception(error)))
+    log.record(HANDLER_CRASHED, exception="\n".join(lines))
+
+
+class EventLogger(structlog.BoundLoggerBase):
+    """A structlog logger that records rows of the table."""
+
+    def record(self, event: Event, level: Level | None = None, **values: Any) -> None:
+        """Record that something happened.
+
+        Args:
+            event: the row.
+            level: instead of the row's.
+            values: of its fields and of its sentence; text must be safe to show (``escape``).
+        """
+        context = self._context
+        known = {name: values[name] for name in event.fields if name in values}
+        # The order is that of the JSON line.
+        sentence = event.sentence.format(**{**context, **values})
+        self._proxy_to_logger("put", sentence, level=level or event.level, action=event.action, **known)

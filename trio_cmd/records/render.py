@@ -1,0 +1,102 @@
+"""A record's fields enter, one line of bytes leaves: JSON, or the text of Twisted's log.
+
+Whatever the fields hold, the line is pure ASCII, at most ``MAX_LINE_BYTES`` long, and one line
+for its reader: the shippers in use cut longer ones and then pass on broken JSON.
+"""
+
+import codecs
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+__all__ = ["MAX_LINE_BYTES", "render_json", "render_twisted"]
+
+MAX_LINE_BYTES = 4096  # with the line feed; rsyslog's own limit is 8096
+_HEAD = ("level", "event", "action", "system", "connection", "client", "port")
+_KEEPS_ITS_END = "exception"  # the last lines of a traceback say what went wrong
+# How many characters texts may have, tried in turn: a character takes up to twelve bytes, and few steps keep
+# the cost of an oversized line low.  With the last, any record of the table fits.
+_CUTS = (3500, 2500, 1750, 1250, 900, 640, 450, 320, 230, 160, 110, 64, 32, 16)
+
+_encode = msgspec.json.Encoder().encode
+
+
+def render_json(fields: Mapping[str, Any], seconds: float) -> bytes:
+    """Write a record as one JSON object.
+
+    Args:
+        fields: of the record, ``event``, ``level``, ``action`` and ``system`` among them.
+        seconds: since the epoch.
+    """
+    ordered = {"timestamp": _utc(seconds)}
+    ordered.update((name, fields[name]) for name in _HEAD if name in fields)
+    ordered.update(fields)
+    return _fit(ordered, _json_line)
+
+
+def render_twisted(fields: Mapping[str, Any], seconds: float) -> bytes:
+    """Write a record as Twisted's log does; more lines of one record begin with a tab."""
+    return _fit({"timestamp": _local(seconds), **fields}, _twisted_line)
+
+
+def _json_line(fields: Mapping[str, Any]) -> bytes:
+    line = _encode(fields)
+    if not line.isascii():
+        line = line.decode().encode("ascii", _JSON_ESCAPES)
+    return line + b"\n"
+
+
+def _twisted_line(fields: Mapping[str, Any]) -> bytes:
+    text = f"{fields['event']}\n{fields['exception']}" if "exception" in fields else fields["event"]
+    line = f"{fields['timestamp']} [{fields['system']}] " + text.replace("\n", "\n\t")
+    return line.encode("ascii", "backslashreplace") + b"\n"
+
+
+def _fit(fields: dict[str, Any], write: Callable[[Mapping[str, Any]], bytes]) -> bytes:
+    """Cut the longest texts until the line is short enough."""
+    line = write(fields)
+    cuts = iter(_CUTS)
+    while len(line) > MAX_LINE_BYTES:
+        line = write({**fields, **_cut_texts(fields, next(cuts)), "truncated": True})
+    return line
+
+
+def _cut_texts(fields: Mapping[str, Any], limit: int) -> dict[str, str]:
+    return {
+        name: text[-limit:] if name == _KEEPS_ITS_END else text[:limit]
+        for name, text in fields.items()
+        if isinstance(text, str) and len(text) > limit
+    }
+
+
+def _json_escapes(error: UnicodeError) -> tuple[str, int]:
+    """Spell what is not ASCII as JSON does, in UTF-16 units."""
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)), error.end
+
+
+_JSON_ESCAPES = "trio_cmd.json"
+codecs.register_error(_JSON_ESCAPES, _json_escapes)
+
+
+def _utc(seconds: float) -> str:
+    whole, micro = divmod(int(seconds * 1_000_000), 1_000_000)
+    return f"{_utc_second(whole)}.{micro:06d}Z"
+
+
+@lru_cache(maxsize=2)  # many records fall into one second
+def _utc_second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+
+
+def _local(seconds: float) -> str:
+    return _local_second(int(seconds))
+
+
+@lru_cache(maxsize=2)
+def _local_second(whole: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(whole))

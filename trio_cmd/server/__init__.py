@@ -1,0 +1,1 @@
+"""A listener, its clients, their conversations."""

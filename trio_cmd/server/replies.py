@@ -1,0 +1,107 @@
+"""Answers enter in any order, bytes leave in the order asked."""
+
+__all__ = ["Budget", "ReplyQueue", "Slot"]
+
+
+class Budget:
+    """Bytes of finished answers that all clients together have not taken yet."""
+
+    __slots__ = ("bytes", "max_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.bytes = 0
+        self.max_bytes = max_bytes
+
+    def is_spent(self) -> bool:
+        """Whether no more slow commands may begin."""
+        return self.bytes >= self.max_bytes
+
+
+class Slot:
+    """The place of one answer, or of some finished ones, in the order of answers."""
+
+    __slots__ = ("is_done", "parts")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []  # one for each answer
+        self.is_done = False
+
+
+class ReplyQueue:
+    """The answers of one client that it has not got yet.
+
+    Args:
+        max_replies: how many there should be at most, before the reader waits.
+        max_bytes: how many bytes finished answers should have at most.
+        budget: of all clients together.
+    """
+
+    __slots__ = ("_budget", "_leaving", "_max_bytes", "_max_replies", "_slots", "bytes", "pending")
+
+    def __init__(self, max_replies: int, max_bytes: int, budget: Budget) -> None:
+        self._max_replies = max_replies
+        self._max_bytes = max_bytes
+        self._budget = budget
+        self._slots: list[Slot] = []  # a list: it is short, and an idle client's costs least
+        self._leaving = 0  # answers whose bytes were taken but are not yet written
+        self.pending = 0  # answers that are owed, in work or not written
+        self.bytes = 0  # of finished answers, not written
+
+    def is_full(self) -> bool:
+        """Whether the client should take answers before it asks more."""
+        return self.pending >= self._max_replies or self.bytes >= self._max_bytes
+
+    def has_room_for_work(self) -> bool:
+        """Whether another answer may be worked for: finished ones wait behind the head only so far."""
+        return self.bytes < self._max_bytes
+
+    def add(self, answer: bytes) -> None:
+        """Put a finished answer behind all others."""
+        slots = self._slots
+        if not slots or not slots[-1].is_done:
+            slots.append(Slot())
+            slots[-1].is_done = True
+        slots[-1].parts.append(answer)
+        self.pending += 1
+        self._spend(len(answer))
+
+    def reserve(self) -> Slot:
+        """Take the place for an answer that is not finished."""
+        slot = Slot()
+        self._slots.append(slot)
+        self.pending += 1
+        return slot
+
+    def finish(self, slot: Slot, answer: bytes) -> None:
+        """Give the answer for a place."""
+        slot.parts.append(answer)
+        slot.is_done = True
+        self._spend(len(answer))
+
+    def take(self) -> bytes:
+        """Take all that can leave now, joined; ``written`` must follow when it has left."""
+        parts: list[bytes] = []
+        done = 0
+        for slot in self._slots:
+            if not slot.is_done:
+                break
+            parts += slot.parts
+            done += 1
+        del self._slots[:done]
+        self._leaving += len(parts)
+        return b"".join(parts)
+
+    def written(self, size: int) -> None:
+        """Say that all that was taken has left: so many bytes."""
+        self.pending -= self._leaving
+        self._leaving = 0
+        self._spend(-size)
+
+    def clear(self) -> None:
+        """Forget everything: the client is gone."""
+        self._slots.clear()
+        self._spend(-self.bytes)
+
+    def _spend(self, size: int) -> None:
+        self.bytes += size
+        self._budget.bytes += size

@@ -1,0 +1,257 @@
+"""The server: settings and a logger enter; it listens, holds conversations, stops.
+
+Nurseries from the outside in: helpers > connections > listeners.  Whoever is further in is
+stopped first, and finds everything it needs still there.
+"""
+
+import errno
+import itertools
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+import trio
+
+from trio_cmd.commands import COMMANDS, Surroundings
+from trio_cmd.errors import ListenError
+from trio_cmd.records import EventLogger, Sink, events
+from trio_cmd.records.events import lost_event, record_fault
+from trio_cmd.server.admission import Admission
+from trio_cmd.server.deadlines import Sweeper, tick_seconds
+from trio_cmd.server.descriptors import fit_descriptors
+from trio_cmd.server.hangups import Hangups
+from trio_cmd.server.replies import Budget
+from trio_cmd.server.session import Session, Shared
+from trio_cmd.settings import Settings
+from trio_cmd.wire.messages import NOTICES
+from trio_cmd.wire.stream import ClientStream, SocketStream, set_socket_options
+from trio_cmd.work.hashing import Hashing
+from trio_cmd.work.limiter import WaitingRoom
+from trio_cmd.work.logs import LogReader
+from trio_cmd.work.processes import GroupReaper
+
+__all__ = ["Server"]
+
+SYSTEM = "trio_cmd.Server"
+# What is left of children after everything else has stopped is killed, and given this long to die.
+REAP_SECONDS = 0.3
+MIN_FLUSH_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection; of one that was gone before it was looked at, nothing is known."""
+
+    host: str = "unknown"
+    port: int = 0
+
+
+class Server:
+    """A listener, its clients, and all they share.
+
+    Args:
+        settings: checked.
+        log: records what happens.
+        sink: where the log writes; clients wait for it.
+        version: of this program, for ``status``.
+    """
+
+    def __init__(self, settings: Settings, log: EventLogger, sink: Sink, version: str) -> None:
+        self._settings = settings
+        self._log = log
+        self._sink = sink
+        self._version = version
+        self._started = time.monotonic()
+        self._numbers = itertools.count()
+        self._sessions: dict[Session, None] = {}
+        self._sweeper = Sweeper(tick_seconds(settings.limits))
+        self._reaper = GroupReaper()
+        waiting_room = WaitingRoom(settings.limits.waiting)
+        children = settings.limits.running_programs or 2 * (os.cpu_count() or 1)
+        self._hashing = Hashing(settings.comphash, waiting_room, self._sweeper.limit)
+        self._logs = LogReader(children, waiting_room, self._reaper, self._sweeper.limit)
+        self._admission = Admission(fit_descriptors(settings, children + self._hashing.max_threads))
+        self._hangups = Hangups()
+        self._shared = Shared(
+            settings.limits,
+            Surroundings(settings, self._hashing, self._logs, self.statistics, COMMANDS),
+            sink,
+            self._hangups,
+            Budget(settings.limits.total_pending_bytes),
+            {},
+        )
+        self.stop_reason: str | None = None
+        self._stop_by = float("inf")
+        self._stop_event = trio.Event()
+
+    async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen and serve until ``stop``; gives the port when it listens.
+
+        Raises:
+            ListenError: the address cannot be listened on.
+
+        Cancel: everybody is cut at once; no task, child or descriptor is left.
+        """
+        try:
+            async with trio.open_nursery() as helpers:
+                helpers.start_soon(self._sweeper.run)
+                helpers.start_soon(self._hangups.run)
+                helpers.start_soon(self._reaper.run)
+                async with trio.open_nursery() as connections:
+                    await self._serve_clients(helpers, connections, task_status)
+                helpers.cancel_scope.cancel()
+        finally:
+            await self._reaper.close(REAP_SECONDS)
+            self._hangups.close()
+
+    def stop(self, reason: str) -> None:
+        """Stop: no new clients; those there may finish what they asked, within ``stop_seconds``."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            self._stop_by = time.monotonic() + self._settings.limits.stop_seconds
+        self._stop_event.set()
+
+    def seconds_left(self, grace: float) -> float:
+        """Tell how long the last records may take: the grace, or less when stopping took long."""
+        left = self._stop_by + grace - REAP_SECONDS - time.monotonic()
+        return max(MIN_FLUSH_SECONDS, min(grace, left))
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Count what ``status`` shows: name -> number or text."""
+        records = self._sink.statistics()
+        hashing, logs = self._hashing.statistics(), self._logs.statistics()
+        return {
+            "version": self._version,
+            "uptime_seconds": int(time.monotonic() - self._started),
+            "clients": self._admission.clients,
+            "max_clients": self._admission.max_clients,
+            "refused": self._admission.refused,
+            **{f"commands_{outcome}": count for outcome, count in sorted(self._shared.outcomes.items())},
+            "hashing_running": hashing.running,
+            "hashing_waiting": hashing.waiting,
+            "logs_running": logs.running,
+            "logs_waiting": logs.waiting,
+            "pending_bytes": self._shared.budget.bytes,
+            "records_written": records.written,
+            "records_lost": records.lost,
+            "records_queued": records.queued,
+        }
+
+    async def _serve_clients(
+        self, helpers: trio.Nursery, connections: trio.Nursery, task_status: trio.TaskStatus[int]
+    ) -> None:
+        """Accept clients until told to stop, and begin to say goodbye to them."""
+        async with trio.open_nursery() as listeners:
+            port = await self._listen(listeners, connections)
+            task_status.started(port)
+            await self._stop_event.wait()
+            listeners.cancel_scope.cancel()
+        self._log.record(events.STOPPING, port=port, reason=self.stop_reason)
+        for session in list(self._sessions):
+            session.stop()
+        helpers.start_soon(self._lose_patience)
+
+    async def _lose_patience(self) -> None:
+        """Cut the clients that are not done when the time to stop has passed."""
+        await trio.sleep(self._settings.limits.stop_seconds)
+        for session in list(self._sessions):
+            session.cancel()
+
+    async def _listen(self, listeners: trio.Nursery, connections: trio.Nursery) -> int:
+        """Open the listeners; returns their port."""
+        host, port = self._settings.server.host, self._settings.server.port
+        serve = partial(trio.serve_tcp, self._handle, port, host=host, handler_nursery=connections)
+        try:
+            opened: list[trio.SocketListener] = await listeners.start(serve)
+        except OSError as error:
+            raise ListenError(_explain(error, host, port)) from error
+        port = int(opened[0].socket.getsockname()[1])
+        self._log.record(events.LISTENING, host=host, port=port)
+        max_clients = self._admission.max_clients
+        if max_clients < self._settings.server.max_clients:
+            text = f"max_clients lowered to {max_clients}: too few descriptors; raise the limit (ulimit -n)"
+            self._log.record(events.MESSAGE, "warning", text=text, logger="trio_cmd")
+        limits = msgspec.to_builtins(self._settings.limits)
+        self._log.record(events.SERVER_STARTED, max_clients=max_clients, limits=limits)
+        return port
+
+    # One connection
+
+    async def _handle(self, socket_stream: trio.SocketStream) -> None:
+        """Serve one connection from its acceptance to its end.
+
+        Cancel: the connection is closed, its place free, its end recorded.
+        """
+        stream = SocketStream(socket_stream)
+        number, peer = next(self._numbers), self._look_at(socket_stream)
+        log = self._log.bind(system=SYSTEM, connection=number, client=peer.host, port=peer.port)
+        try:
+            async with stream:
+                log.record(events.CLIENT_CONNECTED)
+                await self._serve_client(stream, log, f"CmdProtocol,{number},{peer.host}")
+        except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
+            record_fault(log, errors)
+
+    async def _serve_client(self, stream: ClientStream, log: EventLogger, system: str) -> None:
+        """Converse with a client or refuse it, and record its end."""
+        began = time.monotonic()
+        session = Session(stream, log.bind(system=system), self._shared)
+        try:
+            if self._admission.try_admit(session):
+                await self._converse(session)
+            else:
+                session.reason = "too-many-clients"
+                log.record(events.CLIENT_REFUSED, reason=session.reason, notice=NOTICES[session.reason])
+                await self._admission.refuse(stream, session.reason)
+        except trio.BrokenResourceError:
+            session.reason = "reset"  # a refused client that did not wait for its answer
+        finally:
+            session.reason = session.reason or "crashed"
+            level, why = lost_event(session.reason)
+            log.bind(system=system).record(
+                events.CLIENT_LOST,
+                level,
+                why=why,
+                reason=session.reason,
+                seconds=round(time.monotonic() - began, 6),
+                requests=session.requests,
+                bytes_in=session.bytes_in,
+                bytes_out=session.bytes_out,
+            )
+
+    async def _converse(self, session: Session) -> None:
+        self._sessions[session] = None
+        self._sweeper.watch(session)
+        try:
+            if self._stop_event.is_set():  # accepted in the moment of stopping
+                session.stop()
+            await session.run()
+        finally:
+            self._sweeper.forget(session)
+            del self._sessions[session]
+            self._admission.leave(session)
+
+    def _look_at(self, stream: trio.SocketStream) -> Peer:
+        """Learn who it is, and have the kernel find out when it is gone."""
+        try:
+            set_socket_options(stream.socket, self._settings.limits.write_seconds)
+            host, port = stream.socket.getpeername()[:2]
+        except OSError:  # it is gone already
+            return Peer()
+        return Peer(host, port)
+
+
+def _explain(error: OSError, host: str, port: int) -> str:
+    """Say why an address cannot be listened on, and what to do instead."""
+    remedies = {
+        errno.EADDRINUSE: "stop what uses it, or choose another port with --port",
+        errno.EACCES: "choose a port above 1023 with --port",
+        errno.EADDRNOTAVAIL: "this host has no such address; choose another with --host",
+    }
+    reason = os.strerror(error.errno) if error.errno in remedies else str(error)
+    remedy = remedies.get(error.errno or 0, "choose another address with --host and --port")
+    return f"cannot listen on {host} port {port}: {reason}; {remedy}"

@@ -1,0 +1,386 @@
+"""One client's conversation: lines come in, answers leave in the order asked.
+
+The connection's own task reads, and goes on reading while commands work, so that a lost client
+is seen at once.  There are two ways to end: ``_end`` stops the reading, lets what was asked be
+answered, and says goodbye; ``_lose`` drops everything.
+
+No socket is touched here, and on the path of a quick command no deadline, scope or task: see
+``deadlines`` and ``sending``.
+"""
+
+import contextlib
+import time
+from dataclasses import dataclass
+
+import trio
+
+from trio_cmd.commands import COMMANDS, Answer, Surroundings, Work
+from trio_cmd.errors import BadEncoding, Busy, CommandFailed, LineTooLong, Stopping, UnknownCommand
+from trio_cmd.escape import escape
+from trio_cmd.records import EventLogger, Sink
+from trio_cmd.server.deadlines import Clock
+from trio_cmd.server.hangups import Hangups
+from trio_cmd.server.replies import Budget, ReplyQueue, Slot
+from trio_cmd.server.sending import Sender
+from trio_cmd.server.trail import Asked, Trail
+from trio_cmd.server.workers import Job, Workers
+from trio_cmd.settings import Limits
+from trio_cmd.wire.lines import LineReader
+from trio_cmd.wire.messages import (
+    Form,
+    Reply,
+    Request,
+    format_notice,
+    is_binary,
+    is_other_protocol,
+    parse_request,
+)
+from trio_cmd.wire.stream import ClientStream, linger
+
+__all__ = ["Session", "Shared"]
+
+# Of one client, before the others get their turn.
+LINES_PER_TURN = 64
+LINGER_SECONDS = 2.0
+STOPPING_LINGER_SECONDS = 0.5
+# How often a client that waits for room in the record looks again.
+RECORD_POLL_SECONDS = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all sessions of a server have in common.
+
+    Attributes:
+        limits: what a client may take.
+        surroundings: what commands need.
+        sink: where records go; clients wait for it.
+        hangups: watches connections nobody reads from.
+        budget: of all unwritten answers.
+        outcomes: how many commands had which outcome so far.
+    """
+
+    limits: Limits
+    surroundings: Surroundings
+    sink: Sink
+    hangups: Hangups
+    budget: Budget
+    outcomes: dict[str, int]
+
+
+class Session:
+    """One client's conversation.
+
+    Args:
+        stream: the client's; the caller closes it.
+        log: records what happens, bound to this connection.
+        shared: what all sessions have in common.
+    """
+
+    __slots__ = (
+        "_change",
+        "_form",
+        "_is_ended",
+        "_is_held",
+        "_is_reading",
+        "_lines",
+        "_nursery",
+        "_reading",
+        "_replies",
+        "_sender",
+        "_shared",
+        "_stream",
+        "_trail",
+        "_workers",
+        "bytes_in",
+        "reason",
+        "requests",
+    )
+
+    def __init__(self, stream: ClientStream, log: EventLogger, shared: Shared) -> None:
+        limits = shared.limits
+        self._stream = stream
+        self._shared = shared
+        self._trail = Trail(log, shared.outcomes)
+        self._lines = LineReader(limits.line_bytes)
+        self._replies = ReplyQueue(limits.pending_replies, limits.pending_bytes, shared.budget)
+        self._sender = Sender(stream, self._replies, self._changed, self._lose)
+        self._workers: Workers | None = None  # most clients never need any
+        self._form: Form = "text"
+        self._nursery: trio.Nursery
+        self._reading = trio.CancelScope()
+        self._change: trio.Event | None = None  # set when answers are finished or have left
+        self._is_reading = True
+        self._is_held = False  # the server does not read for now
+        self._is_ended = False  # the client's end of input was read
+        self.reason: str | None = None
+        self.bytes_in = 0
+        self.requests = 0
+
+    @property
+    def bytes_out(self) -> int:
+        """How much the client was sent."""
+        return self._sender.bytes_out
+
+    async def run(self) -> None:
+        """Hold the conversation; afterwards ``reason`` says why it ended.
+
+        Cancel: what was asked and not answered is recorded as such; no task or child is left.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await self._read()
+                await self._finish()
+        except* Exception as errors:
+            self._crash(errors)
+        finally:
+            self.reason = self.reason or "stopping"  # whoever cancels from outside stops the server
+            for asked in self._unfinished():
+                self._trail.unanswered(asked)
+            self._replies.clear()
+
+    def stop(self) -> None:
+        """Let what was asked be answered, then say that the server is stopping."""
+        self._end("stopping")
+
+    def cancel(self) -> None:
+        """Stop now: tell the client as far as it reads, and drop everything."""
+        for asked, slot in self._unfinished().items():
+            self._replies.finish(slot, self._trail.answered(asked, Reply(error=Stopping())))
+        self._unfinished().clear()
+        if self._replies.pending:  # else goodbye has been said
+            self._replies.add(format_notice("stopping", self._form))
+            self._sender.flush(self._nursery)
+        self._lose("stopping")
+
+    def clocks(self) -> tuple[Clock | None, Clock | None]:
+        """See ``deadlines.Watched``."""
+        limits = self._shared.limits
+        writing = None
+        if self._sender.is_waiting:
+            writing = Clock(self._sender.progress(), limits.write_seconds, "slow-reader")
+        if not self._is_reading or self._is_held:
+            return None, writing  # it is not the client that is waited for
+        if self._lines.is_unfinished:
+            return Clock(("line", self._lines.taken), limits.request_seconds, "slow-line"), writing
+        if self._replies.pending:
+            return None, writing
+        return Clock(("idle", self.bytes_in), limits.idle_seconds, "idle"), writing
+
+    def expire(self, reason: str) -> None:
+        """See ``deadlines.Watched``."""
+        if reason == "slow-reader":
+            self._lose(reason)
+        else:
+            self._end(reason)
+
+    # Reading
+
+    async def _read(self) -> None:
+        """Take lines until the conversation ends.
+
+        Cancel: no answer is lost, they are the sender's.
+        """
+        with self._reading:
+            while self.reason is None:
+                await self._receive()
+                await self._take_lines()
+        self._is_reading = False
+
+    async def _receive(self) -> None:
+        try:
+            data = await self._stream.receive_some()
+        except trio.BrokenResourceError:
+            self._lose()
+            return
+        if not data:
+            self._is_ended = True
+            self._lines.end()
+        elif self.bytes_in == 0 and is_binary(data):
+            self._end("wrong-protocol")
+        self.bytes_in += len(data)
+        self._lines.feed(data)
+
+    async def _take_lines(self) -> None:
+        while self.reason is None:
+            if self._replies.is_full() or self._shared.sink.is_pressed():
+                await self._hold()
+            self._turn()
+            self._sender.flush(self._nursery)
+            if not self._lines.has_lines:
+                break
+            await trio.lowlevel.checkpoint()
+        if self._is_ended:
+            self._end("closed")
+
+    async def _hold(self) -> None:
+        """Wait until the client has taken answers and the record has room; TCP slows the client down."""
+        self._is_held = True
+        try:
+            with self._shared.hangups.watched(self._stream.fileno(), self._lose):
+                while self._replies.is_full():
+                    await self._wait_for_change()
+                while self._shared.sink.is_pressed():
+                    await trio.sleep(RECORD_POLL_SECONDS)
+        finally:
+            self._is_held = False
+
+    def _turn(self) -> None:
+        """Take as many lines as one client may at once."""
+        for _ in range(LINES_PER_TURN):
+            try:
+                line = self._lines.next_line()
+            except LineTooLong as error:
+                self._answer_unread(error, "")
+                self._end("line-too-long")
+                return
+            if line is None:
+                return
+            self._take(line)
+            if self.reason is not None or self._replies.is_full():
+                return
+
+    def _take(self, line: bytes) -> None:
+        """Answer a line, or begin to work for its answer."""
+        try:
+            request = parse_request(line)
+        except BadEncoding as error:
+            self._answer_unread(error, escape(line))
+            return
+        if request is None:
+            return
+        if self.requests == 0 and is_other_protocol(line):
+            self._end("wrong-protocol")
+            return
+        asked = self._note(request, escape(line))
+        command = COMMANDS.get(request.name)
+        if command is not None and command.work is not None:
+            self._begin_work(command.work, asked)
+        elif command is not None and command.answer is not None:
+            self._answer(asked, self._ask(command.answer, request))
+        else:
+            self._answer(asked, Reply(error=UnknownCommand()))
+
+    # Answering
+
+    def _note(self, request: Request | None, line: str) -> Asked:
+        self.requests += 1
+        asked = Asked(self.requests, request, line, self._form, time.perf_counter())
+        self._trail.received(asked)
+        return asked
+
+    def _answer_unread(self, error: CommandFailed, line: str) -> None:
+        self._answer(self._note(None, line), Reply(error=error))
+
+    def _ask(self, answer: Answer, request: Request) -> Reply:
+        """Get the answer of a quick command."""
+        try:
+            return answer(request.argument, self._shared.surroundings)
+        except CommandFailed as error:
+            return Reply(error=error)
+        except Exception as error:  # the first net: a fault in a command costs one answer
+            return Reply(error=self._trail.fault(error))
+
+    def _answer(self, asked: Asked, reply: Reply) -> None:
+        answer = self._trail.answered(asked, reply)
+        if answer:
+            self._replies.add(answer)
+        self._form = reply.form or self._form
+        if reply.closes:
+            self._end("exit")
+
+    def _begin_work(self, work: Work, asked: Asked) -> None:
+        if self._shared.budget.is_spent():
+            self._answer(asked, Reply(error=Busy("too many answers wait for their readers")))
+            return
+        if self._workers is None:
+            self._workers = Workers(self._shared.limits.running_per_client, self._replies, self._do)
+        self._workers.start(Job(asked, work, self._replies.reserve()), self._nursery)
+
+    async def _do(self, job: Job) -> None:
+        """Work for an answer and put it in its place.
+
+        Cancel: the job stays unfinished.
+        """
+        reply = Reply()
+        try:
+            reply = await self._work(job)
+        except* Exception as errors:  # the first net again
+            reply = Reply(error=self._trail.fault(errors))
+        if self._unfinished().pop(job.asked, None) is None:
+            return  # it was answered as the server stopped
+        self._replies.finish(job.slot, self._trail.answered(job.asked, reply))
+        self._sender.flush(self._nursery)
+        self._changed()
+
+    async def _work(self, job: Job) -> Reply:
+        assert job.asked.request is not None
+        try:
+            return await job.work(job.asked.request.argument, self._shared.surroundings, self)
+        except CommandFailed as error:
+            return Reply(error=error)
+
+    def _unfinished(self) -> dict[Asked, Slot]:
+        return {} if self._workers is None else self._workers.unfinished
+
+    # Ending
+
+    def _end(self, reason: str) -> None:
+        """Stop reading; what was asked is still answered."""
+        if self.reason is None:
+            self.reason = reason
+            self._reading.cancel()
+
+    def _lose(self, reason: str = "reset") -> None:
+        """Drop everything: nobody reads the answers any more."""
+        self.reason = reason
+        self._nursery.cancel_scope.cancel()
+
+    async def _finish(self) -> None:
+        """Wait until all is answered and written, say goodbye, and let the client read it.
+
+        Cancel: the rest is not said.
+        """
+        with self._shared.hangups.watched(self._stream.fileno(), self._lose):
+            await self._wait_until_written()
+            self._say_goodbye()
+            await self._wait_until_written()
+        if self.reason != "wrong-protocol":
+            seconds = STOPPING_LINGER_SECONDS if self.reason == "stopping" else LINGER_SECONDS
+            await linger(self._stream, seconds, is_ended=self._is_ended)
+
+    def _say_goodbye(self) -> None:
+        limits = self._shared.limits
+        assert self.reason is not None
+        seconds = {"idle": limits.idle_seconds, "slow-line": limits.request_seconds}.get(self.reason, 0)
+        notice = format_notice(self.reason, self._form, seconds)
+        if notice:
+            self._replies.add(notice)
+            self._sender.flush(self._nursery)
+
+    def _crash(self, errors: BaseExceptionGroup[BaseException]) -> None:
+        """The second net: a fault of ours costs this connection, not the server."""
+        self.reason = "crashed"
+        self._trail.fault(errors)
+        if not self._sender.is_waiting:  # else the client has part of an answer
+            with contextlib.suppress(trio.BrokenResourceError):  # the client may be gone as well
+                self._stream.send_nowait(format_notice("crashed", self._form))
+
+    # Waiting
+
+    def _changed(self) -> None:
+        """Say that an answer is finished or that answers have left."""
+        if self._workers is not None:
+            self._workers.look_again()
+        if self._change is not None:
+            self._change.set()
+            self._change = None
+
+    async def _wait_until_written(self) -> None:
+        while self._replies.pending:
+            await self._wait_for_change()
+
+    async def _wait_for_change(self) -> None:
+        self._change = trio.Event()
+        await self._change.wait()

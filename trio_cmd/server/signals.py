@@ -1,0 +1,87 @@
+"""What the process is told by signals, from the start of the server to its very end."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from trio_cmd.records import EventLogger, events
+from trio_cmd.server.server import Server
+
+__all__ = ["obey_signals", "survive_signals"]
+
+# A server without a terminal ignores these; it would die of them otherwise.
+_SURVIVED = ("SIGHUP", "SIGUSR1", "SIGUSR2")
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+# What stopping may take beyond ``stop_seconds``: ending children and writing the last records.
+LAST_SECONDS = 2.0
+EXIT_CRASHED = 70
+
+
+@contextmanager
+def survive_signals() -> Iterator[None]:
+    """Do not die of signals that the server does not stop for, before and after it runs."""
+    numbers = [getattr(signal, name) for name in _SURVIVED if hasattr(signal, name)]
+    # A handler that does nothing, and not SIG_IGN: that one children would inherit.
+    old = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+async def obey_signals(
+    server: Server,
+    log: EventLogger,
+    cancel: trio.CancelScope,
+    stop_seconds: float,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Stop the server when told so, and cancel everything when told twice.
+
+    Args:
+        server: to stop.
+        log: records what is not obeyed.
+        cancel: what holds the server.
+        stop_seconds: how long clients may take to finish.
+        task_status: told when the signals are ours.
+
+    Cancel: the signals have their old meaning again.
+    """
+    survived = [getattr(signal, name) for name in _SURVIVED if hasattr(signal, name)]
+    is_stopping = False
+    with trio.open_signal_receiver(*_STOPPING, *survived) as received:
+        task_status.started()
+        async for number in received:
+            if number not in _STOPPING and not _is_closed_window(number):
+                text = f"{signal.Signals(number).name} received; nothing is done for it"
+                log.record(events.MESSAGE, text=text, logger="trio_cmd")
+            elif is_stopping:
+                cancel.cancel()
+            else:
+                is_stopping = True
+                _end_at_last(stop_seconds + LAST_SECONDS)
+                server.stop(signal.Signals(number).name)
+
+
+def _is_closed_window(number: int) -> bool:
+    """Tell whether a signal says that the terminal we run on was closed."""
+    return number == getattr(signal, "SIGHUP", None) and sys.stdin is not None and sys.stdin.isatty()
+
+
+def _end_at_last(seconds: float) -> None:
+    """End the process after so many seconds, whatever holds it: a thread in a dead disk, say."""
+
+    def end() -> None:
+        os.write(2, b"trio-cmd: something held the stop for too long; leaving anyway\n")
+        os._exit(EXIT_CRASHED)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

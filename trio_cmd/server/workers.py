@@ -1,0 +1,77 @@
+"""The slow commands of one client: they run side by side, their answers keep their places.
+
+At most so many tasks work for one client, each takes the next job itself: five hundred commands
+in one packet are four tasks.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import trio
+
+from trio_cmd.commands import Work
+from trio_cmd.server.replies import ReplyQueue, Slot
+from trio_cmd.server.trail import Asked
+
+__all__ = ["Job", "Workers"]
+
+
+class Job(NamedTuple):
+    """A slow command: what was asked, what does it, and where its answer goes."""
+
+    asked: Asked
+    work: Work
+    slot: Slot
+
+
+class Workers:
+    """Runs one client's jobs.
+
+    Args:
+        max_tasks: how many run side by side.
+        replies: where the answers go; while too much waits there, no further job is begun.
+        do: does a job to its end.
+    """
+
+    __slots__ = ("_do", "_jobs", "_max_tasks", "_replies", "_room", "_tasks", "unfinished")
+
+    def __init__(self, max_tasks: int, replies: ReplyQueue, do: Callable[[Job], Awaitable[None]]) -> None:
+        self._max_tasks = max_tasks
+        self._replies = replies
+        self._do = do
+        self._tasks = 0
+        self._jobs: deque[Job] = deque()
+        self._room: trio.Event | None = None
+        self.unfinished: dict[Asked, Slot] = {}  # in the order asked
+
+    def start(self, job: Job, nursery: trio.Nursery) -> None:
+        """Have a job done."""
+        self.unfinished[job.asked] = job.slot
+        self._jobs.append(job)
+        if self._tasks < self._max_tasks:
+            self._tasks += 1
+            nursery.start_soon(self._work)
+
+    def look_again(self) -> None:
+        """Say that answers have left, so that there may be room for more work."""
+        if self._room is not None and self._replies.has_room_for_work():
+            self._room.set()
+            self._room = None
+
+    async def _work(self) -> None:
+        """Do jobs as long as there are any.
+
+        Cancel: what was not done stays in ``unfinished``.
+        """
+        while self._jobs:
+            if not self._replies.has_room_for_work():
+                await self._wait_for_room()
+                continue
+            await self._do(self._jobs.popleft())
+        self._tasks -= 1
+
+    async def _wait_for_room(self) -> None:
+        # Jobs begin in the order asked: all before the waiting ones is in work or done, so it will leave.
+        self._room = self._room or trio.Event()
+        await self._room.wait()

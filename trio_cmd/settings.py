@@ -1,0 +1,298 @@
+"""Every setting with type, unit, default and range: file, environment and flags enter, one value leaves.
+
+A later layer wins: settings file < environment < flags.  All faults are found before any is
+told: each key is converted by itself, because a whole-document conversion stops at the first.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from trio_cmd.errors import SettingsError
+from trio_cmd.escape import escape, quote
+
+__all__ = [
+    "ALGORITHMS",
+    "DEFAULT_PATH",
+    "FLAGS",
+    "Comphash",
+    "Layer",
+    "Limits",
+    "Log",
+    "Logging",
+    "ServerSettings",
+    "Settings",
+    "from_environment",
+    "load",
+    "read_file",
+]
+
+DEFAULT_PATH = "/etc/trio-cmd.toml"
+
+Algorithm = Literal["sha1", "md5", "sha256", "sha512", "sha3_256", "blake2b"]
+ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
+
+# Beyond these a slip of the pen is likelier than a wish.
+_DAY = 86_400
+_TIB = 1 << 40
+
+Seconds = Annotated[float, Meta(ge=0.05, le=_DAY)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+CountOrAuto = Annotated[int, Meta(ge=0, le=1024)]
+NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True):
+    """Where to listen, and how many clients at once."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 9999  # 0: any free one, said in the record
+    max_clients: Annotated[int, Meta(ge=1, le=100_000)] = 100
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one client, and all together, may take."""
+
+    line_bytes: Annotated[int, Meta(ge=512, le=1 << 20)] = 8192
+    request_seconds: Seconds = 30  # from a line's first byte to its end
+    idle_seconds: Seconds = 300
+    write_seconds: Seconds = 30  # without progress
+    stop_seconds: Seconds = 10
+    pending_replies: Count = 64  # per client
+    pending_bytes: Annotated[int, Meta(ge=65536, le=_TIB)] = 4_194_304  # per client, not yet written
+    total_pending_bytes: Annotated[int, Meta(ge=1 << 20, le=_TIB)] = 268_435_456  # of all clients
+    running_per_client: Annotated[int, Meta(ge=1, le=1024)] = 4
+    running_programs: CountOrAuto = 0  # children at once; 0: two per core
+    waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 256  # work that waits, of all clients
+
+
+class Logging(Struct, frozen=True, kw_only=True):
+    """How the record is written."""
+
+    format: Literal["auto", "json", "twisted"] = "auto"
+    queue_events: Annotated[int, Meta(ge=256, le=10_000_000)] = 10_000
+    queue_bytes: Annotated[int, Meta(ge=1 << 20, le=_TIB)] = 16_777_216
+
+
+class Log(Struct, frozen=True, kw_only=True):
+    """One log that ``lastlog`` offers."""
+
+    file: Annotated[str, Meta(pattern=r"^/[^\0]*\Z")]  # an absolute path
+
+
+class Comphash(Struct, frozen=True, kw_only=True):
+    """What ``comphash`` may cost."""
+
+    algorithm: Algorithm = "sha1"
+    threads: CountOrAuto = 0  # 0: one per core, at most 4
+    seconds: Seconds = 600
+    max_bytes: Annotated[int, Meta(ge=1, le=1 << 60)] = 68_719_476_736
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All settings, checked."""
+
+    server: ServerSettings = ServerSettings()
+    limits: Limits = Limits()
+    logging: Logging = Logging()
+    logs: Mapping[str, Log] = {}  # the first is the default; empty: the host's system log
+    comphash: Comphash = Comphash()
+
+
+class Layer(NamedTuple):
+    """Some settings and where they came from.
+
+    Attributes:
+        source: what a fault is told with: a path, or for single values a template of the key.
+        values: nested tables as in the settings file.
+        is_text: values are text to be read as their type.
+        names: dotted path -> the flag or variable it came from.
+    """
+
+    source: str
+    values: Mapping[str, Any]
+    is_text: bool = False
+    names: Mapping[str, str] = {}
+
+    def label(self, key: str) -> str:
+        """Say where a key came from."""
+        return self.names.get(key, self.source)
+
+
+FLAGS: Mapping[str, str] = {
+    "host": "server.host",
+    "port": "server.port",
+    "max-clients": "server.max_clients",
+    "log-format": "logging.format",
+}
+"""The everyday flags, and as ``TRIO_CMD_`` variables: name -> dotted path of its setting."""
+
+_SECTIONS: Mapping[str, type[Struct]] = {
+    "server": ServerSettings,
+    "limits": Limits,
+    "logging": Logging,
+    "comphash": Comphash,
+}
+
+
+def load(layers: Iterable[Layer]) -> Settings:
+    """Check the layers and put the later over the earlier.
+
+    Raises:
+        SettingsError: with every fault of every layer, one line each.
+    """
+    faults: list[str] = []
+    sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
+    logs: Mapping[str, Log] = {}
+    for layer in layers:
+        for section, key, value in _entries(layer, faults):
+            sections[section][key] = value
+        logs = _convert_logs(layer, faults) or logs
+    if faults:
+        raise SettingsError(faults)
+    built = {name: msgspec.convert(sections[name], kind) for name, kind in _SECTIONS.items()}
+    return msgspec.convert({**built, "logs": logs}, Settings)
+
+
+def from_environment(environ: Mapping[str, str]) -> Layer:
+    """Take the everyday settings from ``TRIO_CMD_`` variables; an empty one counts as not set."""
+    variables = {"TRIO_CMD_" + flag.upper().replace("-", "_"): key for flag, key in FLAGS.items()}
+    given = {variable: environ[variable] for variable in variables if environ.get(variable)}
+    return from_texts({variables[variable]: (variable, text) for variable, text in given.items()})
+
+
+def from_flags(given: Mapping[str, str]) -> Layer:
+    """Take the everyday settings from flags: name without dashes -> text."""
+    return from_texts({FLAGS[flag]: (f"--{flag}", text) for flag, text in given.items()})
+
+
+def from_texts(texts: Mapping[str, tuple[str, str]]) -> Layer:
+    """Make a layer of texts: dotted path -> (where it came from, text)."""
+    values: dict[str, dict[str, str]] = {}
+    for path, (_, text) in texts.items():
+        section, _, key = path.partition(".")
+        values.setdefault(section, {})[key] = text
+    return Layer("", values, is_text=True, names={path: name for path, (name, _) in texts.items()})
+
+
+def read_file(path: str) -> Layer:
+    """Read a settings file.
+
+    Raises:
+        SettingsError: it cannot be read, is no TOML, or others than its owner and root may write it.
+    """
+    shown = escape(path)
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise SettingsError(
+                    [f"{shown}: others than its owner may write it; chmod go-w {quote(path)}"]
+                )
+            return Layer(shown, tomllib.load(file))
+    except OSError as error:
+        raise SettingsError([f"{shown}: {error.strerror}; name a settings file that can be read"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{shown}: not TOML: {escape(str(error))}"]) from error
+
+
+def _entries(layer: Layer, faults: list[str]) -> Iterator[tuple[str, str, Any]]:
+    """Convert the values of the fixed sections; yields (section, key, value)."""
+    for section, table in layer.values.items():
+        if section == "logs":
+            continue
+        if section not in _SECTIONS:
+            faults.append(
+                f"{layer.source}: {escape(section)}: unknown key{_nearest(section, [*_SECTIONS, 'logs'])}"
+            )
+        elif not isinstance(table, dict):
+            faults.append(f"{layer.source}: {section}: expected a table, [{section}]")
+        else:
+            yield from _convert_table(layer, section, table, faults)
+
+
+def _convert_table(
+    layer: Layer, section: str, table: Mapping[str, Any], faults: list[str]
+) -> Iterator[tuple[str, str, Any]]:
+    fields = {field.name: field.type for field in msgspec.structs.fields(_SECTIONS[section])}
+    for key, value in table.items():
+        path = f"{section}.{key}"
+        if key not in fields:
+            faults.append(f"{layer.source}: {escape(path)}: unknown key{_nearest(key, fields)}")
+            continue
+        try:
+            converted = _convert(value, fields[key], is_text=layer.is_text)
+            if path == "server.host":
+                _check_loopback(converted)
+        except ValueError as error:
+            faults.append(f"{layer.label(path)}: {path}: {error}")
+        else:
+            yield section, key, converted
+
+
+def _convert_logs(layer: Layer, faults: list[str]) -> dict[str, Log]:
+    table = layer.values.get("logs", {})
+    if not isinstance(table, dict):
+        faults.append(f"{layer.source}: logs: expected a table, [logs]")
+        return {}
+    logs = {}
+    for name, value in table.items():
+        path = f"{layer.source}: logs.{escape(name)}"
+        if not NAME.fullmatch(name):
+            faults.append(f"{path}: expected a name of a-z, 0-9 and -, beginning with a letter, at most 32")
+        elif not isinstance(value, dict) or "file" not in value:
+            faults.append(f'{path}: expected {{ file = "/absolute/path" }}')
+        else:
+            faults += [
+                f"{path}.{escape(key)}: unknown key{_nearest(key, ['file'])}"
+                for key in value
+                if key != "file"
+            ]
+            try:
+                logs[name] = Log(file=_convert(value["file"], Annotated[str, Meta(pattern=r"^/[^\0]*\Z")]))
+            except ValueError:
+                faults.append(f"{path}.file: expected an absolute path")
+    return logs
+
+
+_T = TypeVar("_T")
+
+
+def _convert(value: Any, kind: type[_T] | Any, *, is_text: bool = False) -> _T:
+    """Convert one value.
+
+    Raises:
+        ValueError: what was expected instead.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=not is_text)
+    except msgspec.ValidationError as error:
+        choices = get_args(kind) if getattr(kind, "__origin__", None) is Literal else ()
+        expected = str(error).replace("`", "").replace("Expected float", "expected number")
+        raise ValueError(
+            "expected " + " or ".join(choices) if choices else expected[0].lower() + expected[1:]
+        ) from error
+
+
+def _check_loopback(host: str) -> None:
+    """Let only this host in: nobody can be named yet who might come from another."""
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError("expected a loopback address: 127.0.0.1, ::1 or localhost")
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    """Name the key that was probably meant."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""

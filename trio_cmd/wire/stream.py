@@ -1,0 +1,233 @@
+"""The stream of one client: bytes in, bytes out, half-close, and a close that cuts no answer.
+
+The session knows one kind of stream, ``ClientStream``.  ``SocketStream`` is the fast path of a
+TCP or unix socket: the read or write is tried at once and costs one system call.  ``PlainStream``
+lends the same face to any other stream of Trio (memory, TLS).
+"""
+
+import abc
+import errno
+import fcntl
+import os
+import socket
+import struct
+import termios
+
+import trio
+from trio.abc import HalfCloseableStream
+from trio.lowlevel import checkpoint, wait_readable, wait_writable
+
+__all__ = ["ClientStream", "PlainStream", "SocketStream", "linger", "set_socket_options"]
+
+RECEIVE_BYTES = 65536
+# Small enough that a write deadline sees progress, large enough to cost nothing.
+PLAIN_SEND_BYTES = 16384
+LINGER_BYTES = 65536
+
+# A lost client is found in 60 s, long before a home router forgets the connection.
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+_SIOCINQ = termios.FIONREAD
+_SIOCOUTQ = termios.TIOCOUTQ
+
+
+class ClientStream(HalfCloseableStream):
+    """A stream that can also be written without waiting."""
+
+    @abc.abstractmethod
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Read what is there, nothing at the end of input; see ``trio.abc.ReceiveStream``."""
+
+    @abc.abstractmethod
+    def send_nowait(self, data: bytes) -> int:
+        """Write what can be written at once.
+
+        Returns:
+            How many bytes were taken, also none.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+        """
+
+    @abc.abstractmethod
+    async def send_some(self, data: memoryview) -> int:
+        """Wait until something can be written and write it.
+
+        Returns:
+            How many bytes were taken, at least one.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+
+        Cancel: none or some of the bytes were written; nothing may be written any more.
+        """
+
+    @abc.abstractmethod
+    def fileno(self) -> int | None:
+        """The descriptor to watch for a reset, or ``None`` where there is none."""
+
+    @abc.abstractmethod
+    def waiting_bytes(self) -> tuple[int, int]:
+        """How much the client sent that was not read, and did not yet confirm of what it was sent."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Write all; see ``trio.abc.SendStream``."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[await self.send_some(rest) :]
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See ``trio.abc.SendStream``; nothing here needs it."""
+        await checkpoint()
+
+
+class SocketStream(ClientStream):
+    """The fast path of a connected socket.
+
+    Args:
+        stream: Trio's stream of the socket; owned, closed with this one.
+    """
+
+    __slots__ = ("_fd", "_stream")
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._fd = stream.socket.fileno()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Read what is there; see ``trio.abc.ReceiveStream``."""
+        while True:
+            await wait_readable(self._fd)
+            try:
+                return os.read(self._fd, max_bytes or RECEIVE_BYTES)
+            except BlockingIOError:  # what made it readable is gone, as a failed checksum does
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError from error
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """See ``ClientStream``."""
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def send_some(self, data: memoryview) -> int:
+        """See ``ClientStream``."""
+        while True:
+            await wait_writable(self._fd)
+            if sent := self.send_nowait(data):
+                return sent
+
+    async def send_eof(self) -> None:
+        """Shut the sending side; a client that is gone already is none the worse for it."""
+        await checkpoint()
+        try:
+            self._stream.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise trio.BrokenResourceError from error
+
+    async def aclose(self) -> None:
+        """Close the socket, also when cancelled."""
+        await self._stream.aclose()
+
+    def fileno(self) -> int:
+        """See ``ClientStream``."""
+        return self._fd
+
+    def waiting_bytes(self) -> tuple[int, int]:
+        """Ask the kernel."""
+        return _queued(self._fd, _SIOCINQ), _queued(self._fd, _SIOCOUTQ)
+
+
+class PlainStream(ClientStream):
+    """Any stream of Trio as a client's.
+
+    Args:
+        stream: owned, closed with this one.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: HalfCloseableStream) -> None:
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Read what is there; see ``trio.abc.ReceiveStream``."""
+        return bytes(await self._stream.receive_some(max_bytes or RECEIVE_BYTES))
+
+    def send_nowait(self, data: bytes) -> int:
+        """Such streams only know how to wait."""
+        return 0
+
+    async def send_some(self, data: memoryview) -> int:
+        """See ``ClientStream``."""
+        piece = data[:PLAIN_SEND_BYTES]
+        await self._stream.send_all(piece)
+        return len(piece)
+
+    async def send_eof(self) -> None:
+        """Shut the sending side."""
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close the stream, also when cancelled."""
+        await self._stream.aclose()
+
+    def fileno(self) -> None:
+        """There is none."""
+        return
+
+    def waiting_bytes(self) -> tuple[int, int]:
+        """Nothing is known, so take it that there is something."""
+        return 1, 1
+
+
+async def linger(stream: ClientStream, seconds: float, *, is_ended: bool = False) -> None:
+    """Close the sending side and give the client the time to read what was sent.
+
+    Closing a socket with unread input resets the connection, and a reset can destroy an answer
+    that is still under way.  So input is read and thrown away until the client closes.
+
+    Args:
+        stream: stays open; the caller closes it.
+        seconds: how long at most; at most 64 KiB are read.
+        is_ended: the client's end of input was already read.
+
+    Cancel: nothing is left behind.
+    """
+    try:
+        if is_ended or stream.waiting_bytes() == (0, 0):
+            return
+        with trio.move_on_after(seconds):
+            await stream.send_eof()
+            left = LINGER_BYTES
+            while left > 0 and (data := await stream.receive_some(left)):
+                left -= len(data)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # the client was faster
+
+
+def set_socket_options(sock: trio.socket.SocketType, write_seconds: float) -> None:
+    """Make a TCP connection find out that its client is gone.
+
+    Args:
+        sock: a connected socket; one that is not TCP is left as it is.
+        write_seconds: how long sent bytes may stay unconfirmed.
+
+    Raises:
+        OSError: the connection is already gone.
+    """
+    if sock.family == getattr(socket, "AF_UNIX", None):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {**_KEEPALIVE, "TCP_USER_TIMEOUT": int(write_seconds * 1000)}
+    for name, value in options.items():
+        if (option := getattr(socket, name, None)) is not None:  # Linux has all, macOS some
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _queued(fd: int, request: int) -> int:
+    return int(struct.unpack("i", fcntl.ioctl(fd, request, b"\0" * 4))[0])

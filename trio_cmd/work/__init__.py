@@ -1,0 +1,1 @@
+"""Slow things: each can be cancelled, is bounded, and has its own limiter."""

@@ -1,0 +1,127 @@
+"""Work enters, as much as there are places runs, the rest waits its turn fairly or is refused.
+
+Trio's ``CapacityLimiter`` lets everybody wait, first come, first served: one client that asks a
+hundred things makes all others wait for all of them.  Here each client's first piece of work
+goes before another's second, and only so much may wait at all.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from trio_cmd.errors import Busy
+
+__all__ = ["Limit", "FairLimiter", "LimiterStatistics", "WaitingRoom"]
+
+
+Limit = Callable[[str, float], AbstractContextManager[None]]
+"""Bounds what is done inside: a command's name and seconds; raises ``DeadlinePassed`` after them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterStatistics:
+    """Counts of one limiter: pieces of work now running, and now waiting."""
+
+    running: int
+    waiting: int
+
+
+class WaitingRoom:
+    """How much work may wait, of all limiters that share it.
+
+    Args:
+        max_waiting: pieces of work.
+    """
+
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._waiting = 0
+
+    def enter(self) -> None:
+        """Take a chair.
+
+        Raises:
+            Busy: all are taken.
+        """
+        if self._waiting >= self._max_waiting:
+            raise Busy("too much work is waiting already")
+        self._waiting += 1
+
+    def leave(self) -> None:
+        """Give the chair back."""
+        self._waiting -= 1
+
+
+class FairLimiter:
+    """Places for work of one kind.
+
+    Args:
+        places: how many pieces run at once.
+        waiting_room: where the others wait.
+    """
+
+    def __init__(self, places: int, waiting_room: WaitingRoom) -> None:
+        self._free = places
+        self._places = places
+        self._waiting_room = waiting_room
+        # One queue per client, and the clients in the order of their turns.
+        self._queues: OrderedDict[Hashable, deque[trio.Event]] = OrderedDict()
+
+    @asynccontextmanager
+    async def place(self, client: Hashable) -> AsyncIterator[None]:
+        """Hold a place, after waiting for it if need be.
+
+        Args:
+            client: whose turn it takes.
+
+        Raises:
+            Busy: too much waits already.
+
+        Cancel: the place, or the place in the queue, is given back.
+        """
+        await self._acquire(client)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def statistics(self) -> LimiterStatistics:
+        """Count what runs and what waits."""
+        return LimiterStatistics(self._places - self._free, sum(map(len, self._queues.values())))
+
+    async def _acquire(self, client: Hashable) -> None:
+        if self._free > 0:
+            self._free -= 1
+            return
+        self._waiting_room.enter()
+        turn = trio.Event()
+        self._queues.setdefault(client, deque()).append(turn)
+        try:
+            await turn.wait()
+        except trio.Cancelled:
+            if turn.is_set():  # cancelled in the moment the place was handed over
+                self._release()
+            else:
+                self._forget(client, turn)
+            raise
+        finally:
+            self._waiting_room.leave()
+
+    def _release(self) -> None:
+        """Hand the place to the client whose turn it is, or keep it free."""
+        if not self._queues:
+            self._free += 1
+            return
+        client, queue = self._queues.popitem(last=False)
+        queue.popleft().set()
+        if queue:
+            self._queues[client] = queue  # at the end: the others come first
+
+    def _forget(self, client: Hashable, turn: trio.Event) -> None:
+        queue = self._queues[client]
+        queue.remove(turn)
+        if not queue:
+            del self._queues[client]

@@ -1,0 +1,154 @@
+"""The name of a log file and a number enter, its newest lines leave.
+
+The file is opened here, and looked at first; ``tail`` gets it as its standard input and never
+learns a name.  ``tail`` is what knows how to find the end of a large file that is being written.
+"""
+
+import os
+import shutil
+from collections import deque
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from trio_cmd.errors import Unavailable
+from trio_cmd.escape import escape_lines
+from trio_cmd.work.files import open_regular
+from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
+from trio_cmd.work.processes import GroupReaper, run_program
+
+__all__ = ["LogReader", "NewestLines"]
+
+MAX_OUTPUT_BYTES = 1 << 20
+# To find the end of a log takes milliseconds; a disk that needs longer is as good as dead.
+SECONDS = 30.0
+_MAX_OPENING = 16  # files being opened; each may wait for a dead disk
+_DIRECTORIES = "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class NewestLines:
+    """The newest lines of a log that fit, safe to show, and how many older ones did not."""
+
+    lines: list[str]
+    skipped: int
+    exit_status: int
+
+
+class LogReader:
+    """The reading of logs, so many at once.
+
+    Args:
+        places: how many children run at once.
+        waiting_room: where askers wait for a place.
+        reaper: sees to what a child leaves behind.
+        limit: keeps the deadline of each piece of work.
+    """
+
+    def __init__(
+        self,
+        places: int,
+        waiting_room: WaitingRoom,
+        reaper: GroupReaper,
+        limit: Limit,
+    ) -> None:
+        self._places = FairLimiter(places, waiting_room)
+        self._opening = trio.CapacityLimiter(_MAX_OPENING)
+        self._reaper = reaper
+        self._limit = limit
+
+    async def newest(self, path: bytes, lines: int, client: Hashable) -> NewestLines:
+        """Read the newest lines of a log.
+
+        Args:
+            path: of a regular file; a link to it must be root's or our own.
+            lines: how many at most.
+            client: whose turn it takes.
+
+        Raises:
+            CommandFailed: why they cannot be read.
+
+        Cancel: the child and the descriptor are gone.
+        """
+        async with self._places.place(client):
+            with self._limit("lastlog", SECONDS):
+                async with self._opened(path) as fd:
+                    return await self._tail(fd, lines)
+
+    def statistics(self) -> LimiterStatistics:
+        """Count what runs and what waits."""
+        return self._places.statistics()
+
+    @asynccontextmanager
+    async def _opened(self, path: bytes) -> AsyncIterator[int]:
+        """Open a log in a worker thread and close it afterwards.
+
+        Cancel: if the thread still waits for its disk, it closes the file itself when it has it.
+        """
+        opened: deque[int] = deque()  # whoever takes the descriptor out of it closes it
+
+        def open_log() -> None:
+            opened.append(open_regular(path, only_own_links=True))
+            try:
+                trio.from_thread.check_cancelled()
+            except trio.Cancelled:
+                _close_all(opened)
+                raise
+
+        try:
+            await trio.to_thread.run_sync(open_log, abandon_on_cancel=True, limiter=self._opening)
+            yield opened[0]
+        finally:
+            _close_all(opened)
+
+    async def _tail(self, fd: int, lines: int) -> NewestLines:
+        program = shutil.which("tail", path=_DIRECTORIES)
+        if program is None:
+            raise Unavailable("there is no tail on this host; install coreutils")
+        output = _Newest(MAX_OUTPUT_BYTES)
+        try:
+            exit_status = await run_program([program, "-n", str(lines)], output.add, self._reaper, stdin=fd)
+        except OSError as error:
+            raise Unavailable(f"tail cannot be started: {error.strerror}") from error
+        return output.finish(exit_status)
+
+
+class _Newest:
+    """Keeps the newest whole lines of a stream that fit, and counts the others.
+
+    Args:
+        max_bytes: of the lines that are kept, line feeds included.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._pieces: deque[bytes] = deque()
+        self._kept_bytes = 0
+        self._dropped_lines = 0
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._kept_bytes += len(piece)
+        # More than fits is always kept, so that it can be seen whether the first line is whole.
+        while self._kept_bytes - len(self._pieces[0]) > self._max_bytes:
+            dropped = self._pieces.popleft()
+            self._kept_bytes -= len(dropped)
+            self._dropped_lines += dropped.count(b"\n")
+
+    def finish(self, exit_status: int) -> NewestLines:
+        data = b"".join(self._pieces)
+        excess = len(data) - self._max_bytes
+        start = 0 if excess <= 0 else data.find(b"\n", excess - 1) + 1 or len(data)
+        left_out = data[:start]
+        skipped = self._dropped_lines + left_out.count(b"\n") + (left_out[-1:] not in (b"", b"\n"))
+        return NewestLines(escape_lines(data[start:]), skipped, exit_status)
+
+
+def _close_all(descriptors: deque[int]) -> None:
+    while True:
+        try:
+            os.close(descriptors.pop())
+        except IndexError:
+            return

@@ -1,0 +1,175 @@
+"""A program and its input enter; its output leaves as it comes, then its exit status.
+
+No shell is ever involved.  A program runs in a process group of its own, and when it has ended,
+or is cancelled, nobody of that group is left: not the children it forgot, not those that ignore
+SIGTERM.  For this the server is a child subreaper: the orphans of its children become its own.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import trio
+
+__all__ = ["GroupReaper", "become_subreaper", "run_program"]
+
+# Between SIGTERM and SIGKILL to a program that is cancelled.
+TERMINATE_SECONDS = 1.0
+# What a program's forgotten children may still print, and live, after it has exited.
+GRACE_SECONDS = 0.5
+_REAP_SECONDS = 0.02
+_PR_SET_CHILD_SUBREAPER = 36
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+
+
+class GroupReaper:
+    """Ends and reaps what is left of process groups whose leader is gone."""
+
+    def __init__(self) -> None:
+        self._groups: dict[int, float] = {}  # group -> when it is killed, on the monotonic clock
+        self._has_work = trio.Event()
+
+    def adopt(self, group: int) -> None:
+        """See to it that nobody of a group is left, after a grace; its leader was waited for."""
+        if not _is_empty(group):
+            self._groups[group] = time.monotonic() + GRACE_SECONDS
+            self._has_work.set()
+
+    async def run(self) -> None:
+        """Work until cancelled; see ``close`` for what comes after.
+
+        Cancel: groups that are left stay known.
+        """
+        become_subreaper()
+        while True:
+            await self._has_work.wait()
+            await trio.sleep(_REAP_SECONDS)
+            self._sweep(time.monotonic())
+            if not self._groups:
+                self._has_work = trio.Event()
+
+    async def close(self, seconds: float) -> None:
+        """Kill what is left, and wait for its end so long at most."""
+        with trio.move_on_after(seconds, shield=True):
+            while self._groups:
+                self._sweep(float("inf"))
+                await trio.sleep(_REAP_SECONDS)
+
+    def _sweep(self, now: float) -> None:
+        for group, kill_at in list(self._groups.items()):
+            if _is_empty(group):
+                del self._groups[group]
+            elif now >= kill_at:
+                # It has a living child of ours, so the number cannot have become another's.
+                _signal_group(group, signal.SIGKILL)
+
+
+async def run_program(
+    argv: Sequence[str],
+    take: Callable[[bytes], None],
+    reaper: GroupReaper,
+    *,
+    stdin: int = subprocess.DEVNULL,
+) -> int:
+    """Run a program to its end.
+
+    Args:
+        argv: the absolute path of the program, and its arguments.
+        take: gets what it prints, standard output and error as one, in pieces; what it raises
+            ends the program and comes out of here.
+        reaper: sees to what the program leaves behind.
+        stdin: a descriptor, by default the null device.
+
+    Returns:
+        Its exit status; negative: the signal that ended it.
+
+    Raises:
+        OSError: it cannot be started.
+
+    Cancel: the group gets SIGTERM, after a second SIGKILL, and the program has been waited for.
+    """
+    group: int | None = None
+
+    async def end_group(process: trio.Process) -> None:
+        nonlocal group  # also known when the wait for the start was cancelled
+        group = process.pid
+        _signal_group(group, signal.SIGTERM)
+        await trio.sleep(TERMINATE_SECONDS)
+        _signal_group(group, signal.SIGKILL)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            process = await nursery.start(
+                partial(
+                    trio.run_process,
+                    argv,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                    env=_ENVIRONMENT,
+                    cwd="/",
+                    process_group=0,
+                    deliver_cancel=end_group,
+                )
+            )
+            group = process.pid
+            await _read_output(process, take)
+    except BaseExceptionGroup as errors:
+        raise _only_one(errors) from None
+    finally:
+        if group is not None:
+            reaper.adopt(group)
+    return int(process.returncode)
+
+
+async def _read_output(process: trio.Process, take: Callable[[bytes], None]) -> None:
+    """Read until the end of output, or a grace after the exit: children may hold the pipe for ever."""
+    assert process.stdout is not None
+
+    async def stop_after_exit() -> None:
+        await process.wait()
+        reading.deadline = trio.current_time() + GRACE_SECONDS
+
+    async with process.stdout as output, trio.open_nursery() as nursery:
+        with trio.CancelScope() as reading:
+            nursery.start_soon(stop_after_exit)
+            async for piece in output:
+                take(bytes(piece))
+        nursery.cancel_scope.cancel()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        pass  # it ended by itself
+
+
+def _is_empty(group: int) -> bool:
+    """Reap the group's dead, and tell whether no child of ours is left in it."""
+    try:
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
+
+
+def _only_one(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Take the cause out of the groups that nurseries make, where there is only one."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def become_subreaper() -> None:
+    """Make orphans of our children our own children, where the kernel can (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
