@@ -1,8 +1,10 @@
 """The command line: arguments enter, settings are made of them, the right thing is run."""
 
 import argparse
+import contextlib
 import gc
 import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -31,7 +33,7 @@ __all__ = ["main"]
 
 # Of sysexits.h, but 2, which is argparse's.
 EXIT_OK, EXIT_USAGE, EXIT_CANNOT_LISTEN, EXIT_SETTINGS = 0, 2, 71, 78
-STANDARD_OUTPUT = 1
+STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
 _HELP = {
     "host": ("ADDRESS", "listen here (127.0.0.1)"),
@@ -143,7 +145,9 @@ def _explain_crash(errors: BaseExceptionGroup[BaseException], log: EventLogger) 
 
 
 def _complain(code: int, *lines: str) -> int:
-    """Say what is wrong on standard error; returns the exit code."""
-    for line in lines:
-        print(f"trio-cmd: {line}", file=sys.stderr)
+    """Say what is wrong on standard error, unless nobody reads there; returns the exit code."""
+    if sys.stderr is not None and select.select([], [STANDARD_ERROR], [], 0)[1]:
+        with contextlib.suppress(OSError):  # its reader is gone
+            for line in lines:
+                print(f"trio-cmd: {line}", file=sys.stderr)
     return code

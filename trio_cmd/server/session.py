@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from trio_cmd.commands import COMMANDS, Answer, Surroundings, Work
+from trio_cmd.commands import Answer, Surroundings, Work
 from trio_cmd.errors import BadEncoding, Busy, CommandFailed, LineTooLong, Stopping, UnknownCommand
 from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, Sink
@@ -243,6 +243,9 @@ class Session:
 
     def _take(self, line: bytes) -> None:
         """Answer a line, or begin to work for its answer."""
+        if self.requests == 0 and is_other_protocol(line):
+            self._end("wrong-protocol")
+            return
         try:
             request = parse_request(line)
         except BadEncoding as error:
@@ -250,11 +253,8 @@ class Session:
             return
         if request is None:
             return
-        if self.requests == 0 and is_other_protocol(line):
-            self._end("wrong-protocol")
-            return
         asked = self._note(request, escape(line))
-        command = COMMANDS.get(request.name)
+        command = self._shared.surroundings.commands.get(request.name)
         if command is not None and command.work is not None:
             self._begin_work(command.work, asked)
         elif command is not None and command.answer is not None:

@@ -1,6 +1,7 @@
 """What the process is told by signals, from the start of the server to its very end."""
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ __all__ = ["obey_signals", "survive_signals"]
 # A server without a terminal ignores these; it would die of them otherwise.
 _SURVIVED = ("SIGHUP", "SIGUSR1", "SIGUSR2")
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
+_CLOSED_WINDOW = getattr(signal, "SIGHUP", None)
 # What stopping may take beyond ``stop_seconds``: ending children and writing the last records.
 LAST_SECONDS = 2.0
 EXIT_CRASHED = 70
@@ -55,11 +57,12 @@ async def obey_signals(
     Cancel: the signals have their old meaning again.
     """
     survived = [getattr(signal, name) for name in _SURVIVED if hasattr(signal, name)]
+    has_window = sys.stdin is not None and sys.stdin.isatty()  # asked now: a closed one is none any more
     is_stopping = False
     with trio.open_signal_receiver(*_STOPPING, *survived) as received:
         task_status.started()
         async for number in received:
-            if number not in _STOPPING and not _is_closed_window(number):
+            if number not in _STOPPING and not (has_window and number == _CLOSED_WINDOW):
                 text = f"{signal.Signals(number).name} received; nothing is done for it"
                 log.record(events.MESSAGE, text=text, logger="trio_cmd")
             elif is_stopping:
@@ -70,17 +73,15 @@ async def obey_signals(
                 server.stop(signal.Signals(number).name)
 
 
-def _is_closed_window(number: int) -> bool:
-    """Tell whether a signal says that the terminal we run on was closed."""
-    return number == getattr(signal, "SIGHUP", None) and sys.stdin is not None and sys.stdin.isatty()
-
-
 def _end_at_last(seconds: float) -> None:
     """End the process after so many seconds, whatever holds it: a thread in a dead disk, say."""
 
     def end() -> None:
-        os.write(2, b"trio-cmd: something held the stop for too long; leaving anyway\n")
-        os._exit(EXIT_CRASHED)
+        try:
+            if select.select([], [2], [], 0)[1]:  # a full pipe would hold this thread too
+                os.write(2, b"trio-cmd: something held the stop for too long; leaving anyway\n")
+        finally:
+            os._exit(EXIT_CRASHED)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

@@ -73,5 +73,6 @@ class Workers:
 
     async def _wait_for_room(self) -> None:
         # Jobs begin in the order asked: all before the waiting ones is in work or done, so it will leave.
-        self._room = self._room or trio.Event()
+        if self._room is None:
+            self._room = trio.Event()
         await self._room.wait()

@@ -106,7 +106,7 @@ def _look_at(path: bytes, flags: int = 0) -> int:
 
 def _resolve_own_links(path: bytes) -> int:
     """Follow symbolic links in the last component one by one, each looked at before it is followed."""
-    for _ in range(_MAX_LINKS):
+    for _ in range(_MAX_LINKS + 1):  # the last is the file itself
         fd = _look_at(path, os.O_NOFOLLOW)
         status = os.fstat(fd)
         if not stat.S_ISLNK(status.st_mode):

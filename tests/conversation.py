@@ -1,0 +1,192 @@
+"""A session in memory: no sockets, threads or processes, so the jumping clock may be used.
+
+Commands that work for their answers are fakes that the test itself finishes.
+"""
+
+import json
+from collections.abc import AsyncIterator, Hashable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import trio
+import trio.testing
+from trio.abc import HalfCloseableStream
+from trio.testing import memory_stream_pair
+
+from trio_cmd.commands import COMMANDS, Command, Surroundings
+from trio_cmd.records import make_logger
+from trio_cmd.records.render import render_json
+from trio_cmd.server.deadlines import Sweeper
+from trio_cmd.server.hangups import Hangups
+from trio_cmd.server.replies import Budget
+from trio_cmd.server.session import Session, Shared
+from trio_cmd.settings import Limits, Settings
+from trio_cmd.wire.messages import Reply
+from trio_cmd.wire.stream import PlainStream
+
+Record = dict[str, Any]
+
+
+class ListSink:
+    """Keeps records in a list instead of writing them."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.pressed = False
+
+    def put(self, line: bytes, action: str) -> None:
+        record = json.loads(line)
+        assert record["action"] == action
+        self.records.append(record)
+
+    def is_pressed(self) -> bool:
+        return self.pressed
+
+    def actions(self, action: str) -> list[Record]:
+        return [record for record in self.records if record["action"] == action]
+
+
+class SlowWork:
+    """The command ``slow NAME``: runs until the test finishes it by its name."""
+
+    def __init__(self) -> None:
+        self.running: list[str] = []
+        self.cancelled: list[str] = []
+        self._replies: dict[str, trio.Event] = {}
+        self._answers: dict[str, Reply | Exception] = {}
+
+    async def work(self, argument: bytes, surroundings: Surroundings, client: Hashable) -> Reply:
+        name = argument.decode()
+        self.running.append(name)
+        try:
+            await self._event(name).wait()
+        except trio.Cancelled:
+            self.cancelled.append(name)
+            raise
+        finally:
+            self.running.remove(name)
+        answer = self._answers[name]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def finish(self, name: str, answer: Reply | Exception | None = None) -> None:
+        """Let one end, by default with ``slow NAME is done``."""
+        self._answers[name] = answer or Reply((f"slow {name} is done",), result={"name": name})
+        self._event(name).set()
+
+    def _event(self, name: str) -> trio.Event:
+        return self._replies.setdefault(name, trio.Event())
+
+
+class PacedStream(PlainStream):
+    """A stream whose client reads, or does not, or vanishes, as the test says."""
+
+    def __init__(self, stream: HalfCloseableStream) -> None:
+        super().__init__(stream)
+        self.is_read = True
+        self._turn = trio.Event()
+        self._receiving: trio.CancelScope
+
+    def take(self) -> None:
+        """Let one write through."""
+        self._turn.set()
+
+    def vanish(self) -> None:
+        """Let the waiting read fail."""
+        self._receiving.cancel()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        with trio.CancelScope() as self._receiving:
+            return await super().receive_some(max_bytes)
+        raise trio.BrokenResourceError
+
+    async def send_some(self, data: memoryview) -> int:
+        if not self.is_read:
+            await self._turn.wait()
+            self._turn = trio.Event()
+        return await super().send_some(data)
+
+
+class Conversation:
+    """One client and its session.
+
+    Args:
+        limits: of the client.
+        more_commands: beside those there are, and ``slow``.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, more_commands: Mapping[bytes, Command] | None = None
+    ) -> None:
+        self.limits = limits or Limits()
+        self.sink = ListSink()
+        self.slow = SlowWork()
+        self.budget = Budget(self.limits.total_pending_bytes)
+        self.client, server_end = memory_stream_pair()
+        self._heard = bytearray()
+        self._has_heard_all = trio.Event()
+        slow = Command("slow", "slow NAME", "wait for the test", work=self.slow.work)
+        commands = {**COMMANDS, b"slow": slow, **(more_commands or {})}
+        surroundings = Surroundings(
+            Settings(limits=self.limits),
+            cast("Any", None),  # nothing here hashes or reads logs
+            cast("Any", None),
+            lambda: {"clients": 1},
+            commands,
+        )
+        sink = cast("Any", self.sink)
+        self.hangups = Hangups()
+        self.outcomes: dict[str, int] = {}
+        shared = Shared(self.limits, surroundings, sink, self.hangups, self.budget, self.outcomes)
+        log = make_logger(sink, render_json).bind(system="CmdProtocol,0,127.0.0.1", client="127.0.0.1")
+        self.stream = PacedStream(server_end)
+        self.session = Session(self.stream, log, shared)
+
+    async def run(self, tick_seconds: float = 0.05) -> None:
+        """Hold the conversation, with its deadlines, until it ends."""
+        async with trio.open_nursery() as nursery:
+            sweeper = Sweeper(tick_seconds)
+            sweeper.watch(self.session)
+            nursery.start_soon(sweeper.run)
+            async with self.stream:
+                await self.session.run()
+            sweeper.forget(self.session)
+            nursery.cancel_scope.cancel()
+        self.hangups.close()
+
+    async def listen(self) -> None:
+        """Be the client's ear until the connection ends."""
+        async for piece in self.client:
+            self._heard += piece
+        self._has_heard_all.set()
+
+    async def say(self, data: bytes) -> bytes:
+        """Send something, and take what is answered to it at once."""
+        await self.client.send_all(data)
+        return await self.heard()
+
+    async def heard(self) -> bytes:
+        """Take what has been answered so far."""
+        await trio.testing.wait_all_tasks_blocked()
+        heard = bytes(self._heard)
+        self._heard.clear()
+        return heard
+
+    async def heard_all(self) -> bytes:
+        """Take all answers until the connection ends."""
+        await self._has_heard_all.wait()
+        return await self.heard()
+
+
+@asynccontextmanager
+async def conversing(*args: Any, **options: Any) -> AsyncIterator[Conversation]:
+    """Hold a conversation in the background; it is cancelled if the test does not end it."""
+    conversation = Conversation(*args, **options)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(conversation.run)
+        nursery.start_soon(conversation.listen)
+        await trio.testing.wait_all_tasks_blocked()
+        yield conversation
+        nursery.cancel_scope.cancel()
+    conversation.hangups.close()

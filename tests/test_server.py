@@ -1,0 +1,278 @@
+"""The server in this process: listening, admitting, refusing, surviving, stopping."""
+
+import errno
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import trio
+from trio.testing import memory_stream_pair
+
+from conversation import ListSink
+from program import reset
+from trio_cmd.errors import ListenError
+from trio_cmd.records import make_logger
+from trio_cmd.records.render import render_json
+from trio_cmd.records.sink import SinkStatistics
+from trio_cmd.server import admission, server
+from trio_cmd.server.server import Server
+from trio_cmd.settings import Limits, ServerSettings, Settings
+from trio_cmd.wire.stream import PlainStream, SocketStream
+
+
+class CountingSink(ListSink):
+    """Keeps records in a list, and counts them as the real sink does."""
+
+    def statistics(self) -> SinkStatistics:
+        return SinkStatistics(len(self.records), 0, 0, is_stalled=False)
+
+    async def wait_for(self, action: str, count: int = 1) -> list[dict[str, Any]]:
+        while len(self.actions(action)) < count:
+            await trio.sleep(0.002)
+        return self.actions(action)
+
+
+class Running:
+    """A server that runs, and its port."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.sink = CountingSink()
+        sink = cast("Any", self.sink)
+        self.server = Server(settings, make_logger(sink, render_json), sink, "1.2.3")
+        self.port = 0
+
+    async def connect(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+
+def settings(max_clients: int = 10, **limits: Any) -> Settings:
+    return Settings(server=ServerSettings(port=0, max_clients=max_clients), limits=Limits(**limits))
+
+
+@asynccontextmanager
+async def running(of: Settings | None = None) -> AsyncIterator[Running]:
+    """Run a server; it is stopped at the end, and all of it bounded in time."""
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            it = Running(of or settings())
+            it.port = await nursery.start(it.server.serve)
+            yield it
+            it.server.stop("the end of the test")
+
+
+async def read_all(client: trio.SocketStream) -> bytes:
+    return b"".join([bytes(piece) async for piece in client])
+
+
+async def test_a_client_over_the_limit_is_refused_aloud() -> None:
+    """Whoever is turned away knows why, also when it has already sent commands."""
+    async with running(settings(max_clients=1)) as it:
+        async with await it.connect() as first, await it.connect() as second:
+            await first.send_all(b"ping\n")
+            assert await first.receive_some() == b"pong\n"
+            await second.send_all(b"ping\n" * 1000)
+            with trio.fail_after(1):
+                assert await second.receive_some() == b"Too many connections. bye !\n"
+        lost = await it.sink.wait_for("client-lost", 2)
+        assert {r["reason"] for r in lost} == {"closed", "too-many-clients"}
+        (refused,) = it.sink.actions("client-refused")
+        assert (refused["event"], refused["reason"], refused["level"]) == (
+            "Too many connections. bye !",
+            "too-many-clients",
+            "warning",
+        )
+        assert len(it.sink.actions("client-connected")) == 2
+
+
+@pytest.mark.parametrize("end", ["exit", "reset", "refusal", "crash"])
+async def test_a_place_always_comes_back(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server does not fill up with clients that are gone."""
+    async with running(settings(max_clients=1)) as it:
+        if end == "crash":
+            monkeypatch.setattr("trio_cmd.server.session.parse_request", lambda line: 1 / 0)
+        first = await it.connect()
+        await first.send_all({"exit": b"exit\n", "crash": b"ping\n"}.get(end, b"\n"))
+        await it.sink.wait_for("client-connected")
+        if end == "refusal":
+            async with await it.connect() as second:
+                await read_all(second)
+        if end == "reset":
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        await first.aclose()
+        await it.sink.wait_for("client-lost", 2 if end == "refusal" else 1)
+        monkeypatch.undo()
+        async with await it.connect() as third:
+            await third.send_all(b"ping\nexit\n")
+            assert await read_all(third) == b"pong\n"
+
+
+async def test_refusals_that_wait_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused clients that never close take no descriptors beyond a bound."""
+    monkeypatch.setattr(admission, "LINGERING_REFUSALS", 1)
+    async with running(settings(max_clients=1)) as it, await it.connect():
+        await it.sink.wait_for("client-connected")
+        refused = [socket.create_connection(("127.0.0.1", it.port)) for _ in range(2)]
+        for client in refused:
+            client.sendall(b"ping\n")  # unread input is what makes the server wait
+        (lost,) = await it.sink.wait_for("client-lost")
+        assert lost["connection"] == 2
+        for client in refused:
+            with client:
+                assert client.recv(100) == b"Too many connections. bye !\n"
+
+
+class _SocketOnly:
+    """What ``SocketStream`` uses of a ``trio.SocketStream``, for a socket that is no TCP."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self.socket = sock
+
+
+async def test_a_refused_client_that_does_not_wait_is_recorded_as_reset() -> None:
+    """Resets of refused clients cost nothing but their records."""
+    one, two = socket.socketpair()
+    reset(two)
+    it = Running(settings(max_clients=1))
+    it.server._admission.try_admit(object())
+    with trio.socket.from_stdlib_socket(one) as sock:
+        stream = SocketStream(cast("Any", _SocketOnly(sock)))
+        await it.server._serve_client(stream, it.server._log.bind(client="x"), "CmdProtocol,0,x")
+    assert [r["reason"] for r in it.sink.actions("client-lost")] == ["reset"]
+
+
+async def test_a_client_gone_before_it_is_looked_at_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port scan that resets at once leaves two records and a server that runs."""
+
+    def gone(*_: object) -> None:
+        raise OSError(errno.ENOTCONN, "gone")
+
+    async with running() as it:
+        monkeypatch.setattr(server, "set_socket_options", gone)
+        client = socket.create_connection(("127.0.0.1", it.port))
+        (connected,) = await it.sink.wait_for("client-connected")
+        assert (connected["client"], connected["port"]) == ("unknown", 0)
+        reset(client)
+        await it.sink.wait_for("client-lost")
+
+
+async def test_a_fault_before_the_conversation_costs_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bug of ours outside the conversation stops the server either."""
+    async with running() as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(it.server._admission, "try_admit", lambda client: 1 / 0)
+            async with await it.connect() as client:
+                assert await read_all(client) == b""
+        (crash,) = it.sink.actions("handler-crashed")
+        assert "ZeroDivisionError" in crash["exception"]
+        assert it.sink.actions("client-lost")[0]["reason"] == "crashed"
+        async with await it.connect() as client:
+            await client.send_all(b"ping\nexit\n")
+            assert await read_all(client) == b"pong\n"
+
+
+async def test_stopping_tells_the_idle_and_lets_nobody_in() -> None:
+    """A client learns why it is closed, and the next is refused by the kernel."""
+    async with running() as it:
+        async with await it.connect() as client:
+            await client.send_all(b"ping\n")
+            assert await client.receive_some() == b"pong\n"
+            it.server.stop("SIGTERM")
+            it.server.stop("again")
+            assert await read_all(client) == b"Server is stopping. bye !\n"
+        with pytest.raises(OSError, match="failed"):
+            await it.connect()
+    (stopping,) = it.sink.actions("stopping")
+    assert (stopping["event"], stopping["reason"]) == (f"(TCP Port {it.port} Closed)", "SIGTERM")
+    assert it.sink.actions("client-lost")[0]["reason"] == "stopping"
+
+
+async def test_a_client_accepted_in_the_moment_of_stopping_is_told_too() -> None:
+    """No client is forgotten between the last listener and the last goodbye."""
+    it = Running(settings())
+    it.server.stop("SIGTERM")
+    client, end = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.server._serve_client, PlainStream(end), it.server._log.bind(client="x"), "x")
+        assert await client.receive_some() == b"Server is stopping. bye !\n"
+        await client.aclose()
+
+
+async def test_work_is_cancelled_when_the_time_to_stop_has_passed(tmp_path: Path) -> None:
+    """A hash of an hour does not hold a restart; its asker is told."""
+    async with running(settings(stop_seconds=0.1)) as it:
+        async with await it.connect() as client:
+            endless = tmp_path / "endless"
+            with endless.open("wb") as file:
+                file.truncate(60 << 30)  # sparse: half a minute of hashing
+            await client.send_all(b"comphash %s\n" % bytes(endless))
+            await it.sink.wait_for("command-received")
+            it.server.stop("SIGTERM")
+            answer = await read_all(client)
+        assert answer == (
+            b"An error occured : server is stopping; ask again when it is back\nServer is stopping. bye !\n"
+        )
+    assert it.sink.actions("command-completed")[0]["outcome"] == "stopping"
+    assert it.sink.actions("client-lost")[0]["reason"] == "stopping"
+
+
+def test_how_long_the_last_records_may_take_depends_on_how_long_stopping_took() -> None:
+    """All of stopping stays within its bound."""
+    it = Running(settings(stop_seconds=10))
+    assert it.server.seconds_left(2) == 2
+    it.server.stop("SIGTERM")
+    assert it.server.seconds_left(2) == 2
+    it.server._stop_by -= 100
+    assert it.server.seconds_left(2) == server.MIN_FLUSH_SECONDS
+
+
+async def test_a_port_that_is_taken_is_said_with_a_remedy() -> None:
+    """Two servers on one port are told apart at the start."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        it = Running(Settings(server=ServerSettings(port=port)))
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(ListenError, match=rf"port {port}: Address already in use; stop what uses it"),
+            flatten_subgroups=True,
+        ):
+            await it.server.serve()
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.EACCES, "Permission denied; choose a port above 1023 with --port"),
+        (errno.EADDRNOTAVAIL, "Cannot assign requested address; this host has no such address"),
+        (errno.EAFNOSUPPORT, "no IPv6 here; choose another address with --host and --port"),
+    ],
+)
+def test_other_reasons_not_to_listen_have_their_remedies(number: int, text: str) -> None:
+    """The line says what to do instead."""
+    message = server._explain(OSError(number, "no IPv6 here"), "::1", 80)
+    assert message.startswith("cannot listen on ::1 port 80: ")
+    assert text in message
+
+
+async def test_fewer_clients_than_asked_for_are_said_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator learns why the limit is not the one in the settings."""
+    monkeypatch.setattr(server, "fit_descriptors", lambda settings, work: 7)
+    async with running() as it:
+        (warning,) = it.sink.actions("message")
+        assert "max_clients lowered to 7" in warning["event"]
+        assert it.sink.actions("server-started")[0]["max_clients"] == 7
+
+
+async def test_status_tells_what_the_server_counts() -> None:
+    """Monitoring reads the same counts as the operator."""
+    async with running() as it:
+        async with await it.connect() as client:
+            await client.send_all(b"ping\ntest\n")
+            await client.receive_some()
+            counts = it.server.statistics()
+        assert counts["version"] == "1.2.3"
+        assert counts["clients"] == 1
+        assert counts["max_clients"] == 10
+        assert counts["commands_ok"] == counts["commands_unknown-command"] == 1
+        assert counts["records_lost"] == 0

@@ -1,0 +1,358 @@
+"""What one client can say, and what it is answered; in memory, under the jumping clock."""
+
+import json
+from collections.abc import Hashable
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from conversation import Conversation, conversing
+from trio_cmd.commands import Command, Surroundings
+from trio_cmd.errors import NotFound
+from trio_cmd.settings import Limits
+from trio_cmd.wire.messages import Reply
+
+
+async def test_answers_to_one_packet_come_in_the_order_asked(autojump_clock: MockClock) -> None:
+    """A script sends all its questions at once and matches answers by their order."""
+    async with conversing() as c:
+        assert await c.say(b"ping\ntest\nping\n") == b"pong\nCommand not found.\npong\n"
+
+
+async def test_slow_answers_keep_their_place_before_quick_ones(autojump_clock: MockClock) -> None:
+    """A quick answer that overtook a slow one would be taken for the slow one's."""
+    async with conversing() as c:
+        assert await c.say(b"ping\nslow a\nping\nslow b\ntest\n") == b"pong\n"
+        assert c.slow.running == ["a", "b"]
+        c.slow.finish("b")
+        assert await c.heard() == b""
+        c.slow.finish("a")
+        assert await c.heard() == b"slow a is done\npong\nslow b is done\nCommand not found.\n"
+
+
+async def test_slow_commands_of_one_client_run_side_by_side_up_to_its_limit(
+    autojump_clock: MockClock,
+) -> None:
+    """One client cannot take all places, and need not wait for one file after the other."""
+    async with conversing(Limits(running_per_client=2)) as c:
+        await c.say(b"slow a\nslow b\nslow c\n")
+        assert c.slow.running == ["a", "b"]
+        c.slow.finish("b")
+        await c.heard()
+        assert c.slow.running == ["a", "c"]
+
+
+async def test_answers_come_also_after_end_of_input(autojump_clock: MockClock) -> None:
+    """``nc -N`` shuts its sending side at once and waits for the answers."""
+    async with conversing() as c:
+        await c.client.send_all(b"ping\nslow a\nping")
+        await c.client.send_eof()
+        assert await c.heard() == b"pong\n"
+        c.slow.finish("a")
+        assert await c.heard_all() == b"slow a is done\npong\n"
+        await wait_all_tasks_blocked()
+        assert c.session.reason == "closed"
+
+
+@pytest.mark.parametrize("word", [b"exit", b"quit"])
+async def test_exit_waits_for_the_answers_before_it_and_runs_nothing_after_it(
+    autojump_clock: MockClock, word: bytes
+) -> None:
+    """``exit`` at the end of a script does not cut the answers short."""
+    async with conversing() as c:
+        await c.say(b"slow a\n" + word + b"\nslow never\nping\n")
+        assert c.slow.running == ["a"]
+        c.slow.finish("a")
+        assert await c.heard_all() == b"slow a is done\n"
+        await wait_all_tasks_blocked()
+        assert c.session.reason == "exit"
+        assert [r["command"] for r in c.sink.actions("command-received")] == ["slow", word.decode()]
+
+
+async def test_every_answer_has_the_form_in_force_when_its_line_was_read(autojump_clock: MockClock) -> None:
+    """A client that changes the form can tell from where on to parse JSON."""
+    async with conversing() as c:
+        await c.say(b"slow a\nformat json\nslow b\nformat text\nping\n")
+        c.slow.finish("a")
+        c.slow.finish("b")
+        first, second, third, fourth, fifth = (await c.heard()).splitlines()
+        assert first == b"slow a is done"
+        assert json.loads(second)["result"] == {"format": "json"}
+        assert json.loads(third)["result"] == {"name": "b"}
+        assert fourth == b"Format is : text"
+        assert fifth == b"pong"
+
+
+async def test_json_answers_carry_the_number_of_their_line(autojump_clock: MockClock) -> None:
+    """A program that pipelines matches answers by number; empty lines do not count."""
+    async with conversing() as c:
+        await c.say(b"format json\n")
+        answers = [json.loads(line) for line in (await c.say(b"\n  \nping\nnope\nb\x01d\n")).splitlines()]
+        assert [(a["id"], a["command"], a["ok"]) for a in answers] == [
+            (2, "ping", True),
+            (3, "nope", False),
+            (4, None, False),
+        ]
+        assert [a["error"]["code"] for a in answers[1:]] == ["unknown-command", "bad-encoding"]
+
+
+async def test_exit_in_json_is_answered_by_its_notice(autojump_clock: MockClock) -> None:
+    """A JSON client sees why the connection closes."""
+    async with conversing() as c:
+        await c.client.send_all(b"format json\nexit\n")
+        await c.client.send_eof()
+        lines = (await c.heard_all()).splitlines()
+        assert [json.loads(line) for line in lines[1:]] == [{"event": "bye", "reason": "exit", "message": ""}]
+
+
+async def test_empty_lines_by_the_thousand_are_ignored(autojump_clock: MockClock) -> None:
+    """A stuck return key costs nothing but the reading."""
+    async with conversing() as c:
+        assert await c.say(b"\r\n" * 5000 + b" \t \nping\n") == b"pong\n"
+        assert c.session.requests == 1
+
+
+async def test_a_line_too_long_is_answered_and_ends_the_connection(autojump_clock: MockClock) -> None:
+    """The client is told the limit, and nothing behind the line is run."""
+    async with conversing(Limits(line_bytes=512)) as c:
+        await c.client.send_all(b"ping\n" + b"x" * 513 + b"\nping\n")
+        assert await c.heard_all() == b"pong\nAn error occured : line longer than 512 bytes\n"
+        await wait_all_tasks_blocked()
+        assert c.session.reason == "line-too-long"
+        assert [r["outcome"] for r in c.sink.actions("command-completed")] == ["ok", "line-too-long"]
+
+
+@pytest.mark.parametrize(
+    "first", [b"GET / HTTP/1.1\r\n", b"SSH-2.0-x\r\n", b"\x16\x03\x01\x02\n", b"\x80\x2e\n"]
+)
+async def test_another_protocol_is_closed_without_an_answer(autojump_clock: MockClock, first: bytes) -> None:
+    """A browser or a scanner that lands here runs nothing, not even by accident."""
+    async with conversing() as c:
+        await c.client.send_all(b"\n" * (first[0] < 0x80 and first[0] > 0x20) + first + b"ping\n")
+        assert await c.heard_all() == b""
+        await wait_all_tasks_blocked()
+        assert c.session.reason == "wrong-protocol"
+        assert c.sink.actions("command-received") == []
+
+
+async def test_only_the_first_line_decides_the_protocol(autojump_clock: MockClock) -> None:
+    """A path that ends like a request line can be asked for once the conversation has begun."""
+    async with conversing() as c:
+        assert await c.say(b"ping\nnope HTTP/1.1\n") == b"pong\nCommand not found.\n"
+
+
+async def test_an_idle_client_is_told_and_closed(autojump_clock: MockClock) -> None:
+    """A forgotten terminal does not hold a place for ever."""
+    async with conversing(Limits(idle_seconds=5)) as c:
+        assert await c.say(b"ping\n") == b"pong\n"
+        began = trio.current_time()
+        assert await c.heard_all() == b"Idle for 5 s. bye !\n"
+        assert 5 <= trio.current_time() - began < 6
+        await wait_all_tasks_blocked()
+        assert c.session.reason == "idle"
+
+
+async def test_a_client_that_waits_for_its_answer_is_not_idle(autojump_clock: MockClock) -> None:
+    """A long hash is not cut by the idle limit."""
+    async with conversing(Limits(idle_seconds=5)) as c:
+        await c.say(b"slow a\n")
+        await trio.sleep(60)
+        c.slow.finish("a")
+        assert await c.heard() == b"slow a is done\n"
+        assert c.session.reason is None
+
+
+async def test_an_unfinished_line_is_cut_whatever_trickles_in(autojump_clock: MockClock) -> None:
+    """A byte a second does not hold a place for ever."""
+    async with conversing(Limits(request_seconds=5)) as c:
+        began = trio.current_time()
+        while c.session.reason is None:
+            await c.client.send_all(b"x")
+            await trio.sleep(1)
+        assert await c.heard_all() == b"Line not finished in 5 s. bye !\n"
+        assert trio.current_time() - began < 8
+        assert c.session.reason == "slow-line"
+
+
+async def test_a_notice_is_json_after_format_json(autojump_clock: MockClock) -> None:
+    """A JSON client never reads a line that is no JSON."""
+    async with conversing(Limits(idle_seconds=5)) as c:
+        await c.say(b"format json\n")
+        notice = json.loads(await c.heard_all())
+        assert notice == {"event": "bye", "reason": "idle", "message": "Idle for 5 s. bye !"}
+
+
+async def test_stopping_lets_what_was_asked_be_answered(autojump_clock: MockClock) -> None:
+    """A restart of the server does not cut the hash that is about to finish."""
+    async with conversing() as c:
+        await c.say(b"slow a\n")
+        c.session.stop()
+        await c.client.send_all(b"ping\n")
+        await wait_all_tasks_blocked()
+        c.slow.finish("a")
+        assert await c.heard_all() == b"slow a is done\nServer is stopping. bye !\n"
+        assert c.session.reason == "stopping"
+
+
+async def test_a_client_gone_before_its_answer_leaves_nothing_running(autojump_clock: MockClock) -> None:
+    """Work nobody waits for any more stops, and the record says so."""
+    async with conversing(Limits(running_per_client=2)) as c:
+        await c.say(b"slow a\nslow b\nslow c\nping\n")
+        c.stream.vanish()
+        await wait_all_tasks_blocked()
+        assert sorted(c.slow.cancelled) == ["a", "b"]
+        assert c.session.reason == "reset"
+        outcomes = {r["arguments"]: r["outcome"] for r in c.sink.actions("command-completed")}
+        assert outcomes == {"a": "gone", "b": "gone", "c": "gone", "": "ok"}
+        assert c.budget.bytes == 0
+
+
+async def test_a_slow_reader_is_closed_when_it_makes_no_progress(autojump_clock: MockClock) -> None:
+    """A client that never reads gives its place back."""
+    async with conversing(Limits(write_seconds=5)) as c:
+        c.stream.is_read = False
+        await c.client.send_all(b"ping\n")
+        await trio.sleep(7)
+        assert c.session.reason == "slow-reader"
+        assert c.budget.bytes == 0
+
+
+async def test_a_slow_reader_that_makes_progress_is_left_alone(autojump_clock: MockClock) -> None:
+    """A thin line is no crime."""
+    async with conversing(Limits(write_seconds=5)) as c:
+        c.stream.is_read = False
+        c.slow.finish("a", Reply(("x" * 100_000,)))
+        await c.client.send_all(b"slow a\n")
+        for _ in range(10):
+            await trio.sleep(3)
+            c.stream.take()
+        assert c.session.reason is None
+        assert await c.heard() != b""
+
+
+async def test_the_reader_waits_while_too_many_answers_are_owed(autojump_clock: MockClock) -> None:
+    """A client that asks and never reads is slowed down by TCP, and takes no memory."""
+    async with conversing(Limits(pending_replies=2)) as c:
+        c.stream.is_read = False
+        await c.client.send_all(b"ping\n" * 5)
+        await wait_all_tasks_blocked()
+        assert c.session.requests == 2
+        for _ in range(10):
+            c.stream.take()
+            await wait_all_tasks_blocked()
+        assert c.session.requests == 5
+        assert await c.heard() == b"pong\n" * 5
+
+
+async def test_work_waits_while_finished_answers_wait_behind_the_head(autojump_clock: MockClock) -> None:
+    """Sixty-four answers of a megabyte do not pile up behind one slow hash."""
+    async with conversing(Limits(pending_bytes=65536, running_per_client=2)) as c:
+        await c.say(b"slow head\nslow big\nslow next\nslow last\n")
+        c.slow.finish("big", Reply(("x" * 70_000,)))
+        assert await c.heard() == b""
+        assert c.slow.running == ["head"]
+        c.slow.finish("head")
+        assert (await c.heard()).startswith(b"slow head is done\nxxx")
+        assert c.slow.running == ["next", "last"]
+
+
+async def test_slow_commands_are_busy_while_all_clients_owe_too_much(autojump_clock: MockClock) -> None:
+    """Readers that do not read cannot take the memory of the host."""
+    async with conversing() as c:
+        c.budget.bytes = c.budget.max_bytes
+        answer = await c.say(b"slow a\nping\n")
+        assert (
+            answer == b"An error occured : too many answers wait for their readers; try again later\npong\n"
+        )
+        assert c.sink.actions("command-completed")[0]["outcome"] == "busy"
+
+
+async def test_nothing_is_taken_while_the_record_is_half_full(autojump_clock: MockClock) -> None:
+    """No client can ask faster than it is recorded."""
+    async with conversing() as c:
+        c.sink.pressed = True
+        await c.client.send_all(b"ping\n")
+        await trio.sleep(10)
+        assert c.sink.records == []
+        c.sink.pressed = False
+        await trio.sleep(0.01)
+        assert await c.heard() == b"pong\n"
+
+
+async def test_the_clocks_of_a_client_stand_still_while_the_server_does_not_read(
+    autojump_clock: MockClock,
+) -> None:
+    """A client is not blamed for the server's waiting."""
+    async with conversing(Limits(idle_seconds=5, request_seconds=5)) as c:
+        c.sink.pressed = True
+        await c.client.send_all(b"ping\npi")
+        await trio.sleep(60)
+        c.sink.pressed = False
+        await trio.sleep(3)
+        assert c.session.reason is None
+        await trio.sleep(3)
+        assert c.session.reason == "slow-line"
+
+
+async def test_an_error_is_one_line_and_its_code_is_recorded(autojump_clock: MockClock) -> None:
+    """An operator sees what is wrong, a program its code."""
+    async with conversing() as c:
+        c.slow.finish("a", NotFound("nothing there"))
+        assert await c.say(b"slow a\n") == b"An error occured : nothing there\n"
+        assert c.sink.actions("command-completed")[0]["outcome"] == "not-found"
+        assert c.outcomes == {"not-found": 1}
+
+
+def _crash(argument: bytes, surroundings: Surroundings) -> Reply:
+    raise RuntimeError("a fault of ours")
+
+
+async def _crash_slowly(argument: bytes, surroundings: Surroundings, client: Hashable) -> Reply:
+    async with trio.open_nursery():
+        raise RuntimeError("a fault of ours")
+
+
+@pytest.mark.parametrize(
+    "command", [Command("oops", "", "", answer=_crash), Command("oops", "", "", work=_crash_slowly)]
+)
+async def test_a_fault_in_a_command_costs_one_answer(autojump_clock: MockClock, command: Command) -> None:
+    """The connection survives, the client sees no traceback, the record has it."""
+    async with conversing(more_commands={b"oops": command}) as c:
+        assert await c.say(b"oops\nping\n") == b"An error occured : internal error\npong\n"
+        (crash,) = c.sink.actions("handler-crashed")
+        assert "a fault of ours" in crash["exception"]
+        completed = c.sink.actions("command-completed")
+        assert {(r["command"], r["outcome"], r["level"]) for r in completed} == {
+            ("oops", "internal", "error"),
+            ("ping", "ok", "info"),
+        }
+
+
+async def test_a_fault_in_the_conversation_costs_one_connection(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of ours never takes the server down; whoever it hits gets no traceback."""
+    async with conversing() as c:
+        monkeypatch.setattr("trio_cmd.server.session.parse_request", _break)
+        await c.client.send_all(b"ping\n")
+        await c.heard_all()
+        await wait_all_tasks_blocked()
+        assert c.session.reason == "crashed"
+        assert "broken on purpose" in c.sink.actions("handler-crashed")[0]["exception"]
+
+
+def _break(line: bytes) -> None:
+    raise RuntimeError("broken on purpose")
+
+
+async def test_a_cancelled_server_ends_the_conversation_as_stopping() -> None:
+    """A second signal cuts everybody, and what was not answered is recorded."""
+    c = Conversation()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(c.run)
+        await c.say(b"slow a\n")
+        nursery.cancel_scope.cancel()
+    assert c.session.reason == "stopping"
+    assert c.sink.actions("command-completed")[0]["outcome"] == "gone"
+    c.hangups.close()

@@ -1,0 +1,239 @@
+"""The stream of one client, on real sockets of the loopback."""
+
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+from program import read_all, reset
+from trio_cmd.wire.stream import (
+    LINGER_BYTES,
+    ClientStream,
+    PlainStream,
+    SocketStream,
+    linger,
+    set_socket_options,
+)
+
+ANSWER = b"x" * (8 << 20)
+
+
+@asynccontextmanager
+async def tcp() -> AsyncIterator[tuple[trio.SocketStream, SocketStream]]:
+    """Connect a client and the stream that serves it; bounded in time."""
+    with trio.fail_after(20):
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener:
+            client = await trio.testing.open_stream_to_socket_listener(listener)
+            served = SocketStream(await listener.accept())
+        async with client, served:
+            yield client, served
+
+
+async def test_bytes_go_both_ways_and_end() -> None:
+    """What one end writes the other reads, to the end of input."""
+    async with tcp() as (client, served):
+        await client.send_all(b"ping\n")
+        assert await served.receive_some() == b"ping\n"
+        assert served.send_nowait(b"pong\n") == 5
+        assert await client.receive_some() == b"pong\n"
+        await client.send_eof()
+        assert await served.receive_some() == b""
+        await served.send_eof()
+        assert await client.receive_some() == b""
+
+
+async def test_a_write_takes_what_fits_and_the_rest_waits_for_the_client() -> None:
+    """A large answer to a slow client holds nobody up."""
+    async with tcp() as (client, served):
+        sent = served.send_nowait(ANSWER)
+        assert 0 < sent < len(ANSWER)
+        while served.send_nowait(ANSWER[:1]):
+            sent += 1
+        assert served.waiting_bytes()[1] > 0
+        received = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(served.send_all, memoryview(ANSWER)[sent:])
+            while received < len(ANSWER):
+                received += len(await client.receive_some())
+        await served.wait_send_all_might_not_block()
+
+
+async def test_a_client_that_is_gone_breaks_the_stream() -> None:
+    """The session learns by one kind of error that it talks to nobody."""
+    async with tcp() as (client, served):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        await client.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            await served.receive_some()
+        with pytest.raises(trio.BrokenResourceError):
+            served.send_nowait(b"x")
+        await served.send_eof()  # no error: nobody is there to miss anything
+
+
+async def test_an_unexpected_error_in_shutting_breaks_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the kernel says, it is one kind of error."""
+    async with tcp() as (_, served):
+
+        def fail(_how: int) -> None:
+            raise OSError(errno.EIO, "on purpose")
+
+        monkeypatch.setattr(served._stream.socket, "shutdown", fail)
+        with pytest.raises(trio.BrokenResourceError):
+            await served.send_eof()
+
+
+async def test_a_read_that_finds_nothing_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may call a socket readable whose packet then fails its checksum."""
+    async with tcp() as (client, served):
+        read, reads = os.read, []
+
+        def read_nothing_first(fd: int, size: int) -> bytes:
+            reads.append(fd)
+            if len(reads) == 1:
+                raise BlockingIOError
+            return read(fd, size)
+
+        monkeypatch.setattr("trio_cmd.wire.stream.os.read", read_nothing_first)
+        await client.send_all(b"ping\n")
+        assert await served.receive_some() == b"ping\n"
+
+
+async def test_an_answer_arrives_whole_though_the_client_has_sent_more() -> None:
+    """A client that has sent commands behind ``exit`` still gets the answers before it."""
+    async with tcp() as (client, served):
+        received = 0
+
+        async def serve() -> None:
+            await served.send_all(ANSWER)
+            await linger(served, 10)
+            await served.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await client.send_all(b"never read\n" * 1000)
+            async for piece in client:
+                received += len(piece)
+                if received == len(ANSWER):
+                    break
+            assert await client.receive_some() == b""
+            await client.aclose()
+        assert received == len(ANSWER)
+
+
+async def test_a_quiet_client_is_not_waited_for() -> None:
+    """With nothing unread and nothing unconfirmed a close destroys nothing."""
+    async with tcp() as (client, served):
+        served.send_nowait(b"pong\n")
+        await client.receive_some()
+        while served.waiting_bytes() != (0, 0):
+            await trio.sleep(0.001)
+        await linger(served, 1000)
+        with pytest.raises(trio.WouldBlock):
+            raise_if_ended(client)
+
+
+def raise_if_ended(client: trio.SocketStream) -> None:
+    """Raise ``WouldBlock`` while the other side has not shut its sending side."""
+    try:
+        os.read(client.socket.fileno(), 1)
+    except BlockingIOError:
+        raise trio.WouldBlock from None
+
+
+async def test_whoever_has_ended_its_input_is_not_waited_for() -> None:
+    """Nothing can be unread then."""
+    async with tcp() as (client, served):
+        await client.send_all(b"unread")
+        await linger(served, 1000, is_ended=True)
+
+
+async def test_lingering_is_bounded_in_bytes() -> None:
+    """A client that sends for ever is not listened to for ever."""
+    async with tcp() as (client, served), trio.open_nursery() as nursery:
+
+        async def send_for_ever() -> None:
+            while True:
+                await client.send_all(b"x" * LINGER_BYTES)
+
+        nursery.start_soon(send_for_ever)
+        while served.waiting_bytes()[0] == 0:
+            await trio.sleep(0.001)
+        await linger(served, 1000)
+        nursery.cancel_scope.cancel()
+
+
+async def test_lingering_is_bounded_in_time(autojump_clock: MockClock) -> None:
+    """A client that never closes is not waited for for ever."""
+    _client, end = memory_stream_pair()
+    began = trio.current_time()
+    await linger(PlainStream(end), 2)
+    assert trio.current_time() - began == 2
+
+
+async def test_lingering_for_a_client_that_resets_ends_quietly() -> None:
+    """Whoever does not wait for the rest has chosen so."""
+    async with tcp() as (client, served):
+        await client.send_all(b"unread")
+        while served.waiting_bytes()[0] == 0:
+            await trio.sleep(0.001)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(linger, served, 1000)
+            await trio.testing.wait_all_tasks_blocked()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            await client.aclose()
+
+
+async def test_a_lost_client_is_found_by_keepalive_and_by_unconfirmed_bytes() -> None:
+    """A laptop that was closed does not hold a place for two hours."""
+    async with tcp() as (_, served):
+        sock = served._stream.socket
+        set_socket_options(sock, 30)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+        options = [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names]
+        assert options == [30, 10, 3, 30_000]
+
+
+async def test_options_a_platform_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others than Linux know only some of them."""
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
+    async with tcp() as (_, served):
+        set_socket_options(served._stream.socket, 30)
+
+
+async def test_a_unix_socket_needs_no_options() -> None:
+    """Its kernel knows at once who is gone."""
+    one, two = socket.socketpair()
+    with one, trio.socket.from_stdlib_socket(two) as sock:
+        set_socket_options(sock, 30)
+
+
+async def test_any_stream_of_trio_can_be_a_clients() -> None:
+    """The session knows one kind of stream, TLS included."""
+    client, end = memory_stream_pair()
+    served: ClientStream = PlainStream(end)
+    await client.send_all(b"ping\n")
+    assert await served.receive_some() == b"ping\n"
+    assert served.send_nowait(b"pong\n") == 0
+    await served.send_all(b"pong\n")
+    await served.send_eof()
+    assert await client.receive_some() == b"pong\n"
+    assert await client.receive_some() == b""
+    assert served.fileno() is None
+    await served.aclose()
+
+
+def test_reset_is_what_the_tests_mean_by_it() -> None:
+    """The other tests rest on this helper."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        served, _ = listener.accept()
+        reset(client)
+        with served:
+            assert read_all(served) == b""
