@@ -28,6 +28,7 @@ class Program:
         env: more variables.
         cwd: where it is started.
         prefix: a program to start it with (setpriv, strace, prlimit).
+        command: what to start instead of this Python and the package.
         options: of ``subprocess.Popen``; with ``stdout`` given, no records are read.
     """
 
@@ -37,9 +38,10 @@ class Program:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         prefix: Sequence[str] = (),
+        command: Sequence[str] = (sys.executable, "-m", "trio_cmd"),
         **options: Any,
     ) -> None:
-        command = [*prefix, sys.executable, "-m", "trio_cmd", "--port", "0", "--log-format", "json", *args]
+        command = [*prefix, *command, "--port", "0", "--log-format", "json", *args]
         environ = {name: text for name, text in os.environ.items() if not name.startswith("TRIO_CMD_")}
         options = {
             "stdin": subprocess.DEVNULL,
