@@ -5,11 +5,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from program import Program
 
 StartProgram = Callable[..., Program]
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("trio_cmd", deadline=None)
+hypothesis.settings.load_profile("trio_cmd")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

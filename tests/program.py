@@ -136,7 +136,8 @@ class Program:
 
     def children(self) -> list[int]:
         """The processes whose parent it is."""
-        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        lists = Path(f"/proc/{self.pid}/task").glob("*/children")  # each thread has those it started
+        return [int(pid) for children in lists for pid in children.read_text().split()]
 
     def resident_bytes(self) -> int:
         """How much memory it takes now."""

@@ -21,7 +21,6 @@ from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, obey_signals, su
 from trio_cmd.settings import (
     DEFAULT_PATH,
     FLAGS,
-    Layer,
     Settings,
     from_environment,
     from_flags,
@@ -56,9 +55,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     closed = hold_standard_descriptors()
     args = _parser().parse_args(argv)
     try:
-        settings = load(_layers(args, environ))
+        settings = _load_settings(args, environ)
     except SettingsError as error:
-        return _complain(EXIT_SETTINGS, *error.faults)
+        return _say(EXIT_SETTINGS, *error.faults)
     if args.check_config:
         print("the settings are good")
         return EXIT_OK
@@ -83,19 +82,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _layers(args: argparse.Namespace, environ: Mapping[str, str]) -> list[Layer]:
-    """Collect where settings come from, the strongest last."""
+def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """Collect the settings, the strongest last.
+
+    Raises:
+        SettingsError: with the faults of all places, also when the file cannot be read.
+    """
     given = {flag: vars(args)[flag.replace("-", "_")] for flag in FLAGS}
-    layers = [
-        from_environment(environ),
-        from_flags({flag: text for flag, text in given.items() if text is not None}),
-    ]
+    flags = {flag: text for flag, text in given.items() if text is not None}
     path = (
         args.config
         or environ.get("TRIO_CMD_CONFIG")
         or (DEFAULT_PATH if os.path.exists(DEFAULT_PATH) else None)
     )
-    return [read_file(path), *layers] if path else layers
+    layers, faults = [], []
+    try:
+        layers += [read_file(path)] if path else []
+    except SettingsError as error:
+        faults += error.faults
+    try:
+        settings = load([*layers, from_environment(environ), from_flags(flags)])
+    except SettingsError as error:
+        faults += error.faults
+    if faults:
+        raise SettingsError(faults)
+    return settings
 
 
 def _serve(settings: Settings) -> int:
@@ -113,13 +124,14 @@ def _serve(settings: Settings) -> int:
 
 def _run(server: Server, log: EventLogger, stop_seconds: float) -> int:
     """Run the event loop; returns the exit code."""
+    code = EXIT_OK
     try:
         trio.run(_serve_until_stopped, server, log, stop_seconds)
-    except KeyboardInterrupt:
+    except* KeyboardInterrupt:
         server.stop("SIGINT")  # it came before the signals were ours
-    except BaseExceptionGroup as errors:
-        return _explain_crash(errors, log)
-    return EXIT_OK
+    except* Exception as errors:
+        code = _explain_crash(errors, log)
+    return code
 
 
 async def _serve_until_stopped(server: Server, log: EventLogger, stop_seconds: float) -> None:
@@ -144,10 +156,14 @@ def _explain_crash(errors: BaseExceptionGroup[BaseException], log: EventLogger) 
     return _complain(EXIT_CANNOT_LISTEN, str(error))
 
 
-def _complain(code: int, *lines: str) -> int:
-    """Say what is wrong on standard error, unless nobody reads there; returns the exit code."""
+def _complain(code: int, line: str) -> int:
+    """Say on standard error what is wrong; returns the exit code."""
+    return _say(code, f"trio-cmd: {line}")
+
+
+def _say(code: int, *lines: str) -> int:
+    """Write to standard error, unless nobody reads there; returns the exit code."""
     if sys.stderr is not None and select.select([], [STANDARD_ERROR], [], 0)[1]:
         with contextlib.suppress(OSError):  # its reader is gone
-            for line in lines:
-                print(f"trio-cmd: {line}", file=sys.stderr)
+            print(*lines, sep="\n", file=sys.stderr)
     return code

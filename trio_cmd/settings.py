@@ -47,6 +47,7 @@ _TIB = 1 << 40
 Seconds = Annotated[float, Meta(ge=0.05, le=_DAY)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 CountOrAuto = Annotated[int, Meta(ge=0, le=1024)]
+_DIGITS = re.compile("-?[0-9]{1,18}", re.ASCII)
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
@@ -200,7 +201,7 @@ def read_file(path: str) -> Layer:
             return Layer(shown, tomllib.load(file))
     except OSError as error:
         raise SettingsError([f"{shown}: {error.strerror}; name a settings file that can be read"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, or brackets without end
         raise SettingsError([f"{shown}: not TOML: {escape(str(error))}"]) from error
 
 
@@ -273,7 +274,9 @@ def _convert(value: Any, kind: type[_T] | Any, *, is_text: bool = False) -> _T:
         ValueError: what was expected instead.
     """
     try:
-        return msgspec.convert(value, kind, strict=not is_text)
+        # Digits are the one form of a number as text; a lax conversion would take 1e3 for one as well.
+        is_number = is_text and _DIGITS.fullmatch(value) and kind is not str
+        return msgspec.convert(int(value) if is_number else value, kind)
     except msgspec.ValidationError as error:
         choices = get_args(kind) if getattr(kind, "__origin__", None) is Literal else ()
         expected = str(error).replace("`", "").replace("Expected float", "expected number")

@@ -39,7 +39,8 @@ class Server:
         wait_for_port(self.port)
 
     def cpu_seconds(self) -> float:
-        """CPU time of the whole process, also of threads that have ended: its clock (clock_getcpuclockid(3))."""
+        """CPU time of the whole process, also of threads that have ended."""
+        # The process' clock, whose number clock_getcpuclockid(3) would compute.
         return time.clock_gettime((~self.process.pid << 3) | 2)
 
     def stop(self) -> int:
@@ -47,7 +48,7 @@ class Server:
         self.process.send_signal(signal.SIGINT if self.name == "asyncio" else signal.SIGTERM)
         self.process.wait(START_SECONDS)
         text = Path(self.record.name).read_text(errors="replace")
-        return sum(text.count(f"{word} {side}") for word, side in (("Cmd received", "from"), ("Cmd completed", "for")))
+        return text.count("Cmd received from") + text.count("Cmd completed for")
 
 
 def free_port() -> int:
@@ -127,11 +128,15 @@ def main() -> None:
     parser.add_argument("--operations", type=int, default=30_000, help="commands a round")
     args = parser.parse_args()
     servers = [
-        Server("trio_cmd", lambda port: [sys.executable, "-m", "trio_cmd", "--port", str(port), "--log-format", "json"]),
+        Server(
+            "trio_cmd",
+            lambda port: [sys.executable, "-m", "trio_cmd", "--port", str(port), "--log-format", "json"],
+        ),
         Server("asyncio", lambda port: [sys.executable, str(HERE / "asyncio_server.py"), str(port)]),
     ]
     commands = dict.fromkeys((server.name for server in servers), 0)
-    print(f"Python {sys.version.split()[0]}, {args.rounds} rounds of {args.operations} commands; µs of server CPU each")
+    python = sys.version.split()[0]
+    print(f"Python {python}, {args.rounds} rounds of {args.operations} commands; µs of server CPU each")
     print(f"{'workload':28}{'trio_cmd':>10}{'asyncio':>10}{'ratio':>8}{'min':>7}{'max':>7}")
     for name, (work, commands_each) in WORKLOADS.items():
         rows: list[list[float]] = []
@@ -149,7 +154,8 @@ def main() -> None:
         print(f"{name:28}{ours:10.1f}{theirs:10.1f}{ratio:8.2f}{min(ratios):7.2f}{max(ratios):7.2f}")
     for server in servers:
         events, expected = server.stop(), 2 * commands[server.name]
-        print(f"{server.name}: {events} of {expected} events recorded" + ("" if events == expected else ": VOID"))
+        void = "" if events == expected else ": VOID"
+        print(f"{server.name}: {events} of {expected} events recorded{void}")
 
 
 if __name__ == "__main__":

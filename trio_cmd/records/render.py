@@ -17,6 +17,8 @@ __all__ = ["MAX_LINE_BYTES", "render_json", "render_twisted"]
 MAX_LINE_BYTES = 4096  # with the line feed; rsyslog's own limit is 8096
 _HEAD = ("level", "event", "action", "system", "connection", "client", "port")
 _KEEPS_ITS_END = "exception"  # the last lines of a traceback say what went wrong
+# Short, and wrong if cut: half a digest is that of another algorithm.
+_KEPT_WHOLE = frozenset(("timestamp", "level", "action", "system", "client", "digest"))
 # How many characters texts may have, tried in turn: a character takes up to twelve bytes, and few steps keep
 # the cost of an oversized line low.  With the last, any record of the table fits.
 _CUTS = (3500, 2500, 1750, 1250, 900, 640, 450, 320, 230, 160, 110, 64, 32, 16)
@@ -68,7 +70,7 @@ def _cut_texts(fields: Mapping[str, Any], limit: int) -> dict[str, str]:
     return {
         name: text[-limit:] if name == _KEEPS_ITS_END else text[:limit]
         for name, text in fields.items()
-        if isinstance(text, str) and len(text) > limit
+        if isinstance(text, str) and len(text) > limit and name not in _KEPT_WHOLE
     }
 
 

@@ -18,7 +18,7 @@ __all__ = ["route_stdlib"]
 REPEAT_SECONDS = 1.0
 MAX_REMEMBERED = 256  # different messages; beyond it the oldest is forgotten
 
-_Key = tuple[str, object]
+_Key = tuple[str, str]
 
 
 class RecordHandler(logging.Handler):
@@ -32,10 +32,15 @@ class RecordHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Record a message; see ``logging.Handler``."""
-        left_out = self._count_left_out((record.name, record.msg))
+        try:
+            template, text = str(record.msg), escape(record.getMessage())
+        except Exception:  # a slip in a library's log call must not end what called it
+            template = text = escape(f"message of {record.pathname}:{record.lineno} that cannot be formatted")
+        left_out = self._count_left_out((record.name, template))
         if left_out is None:
             return
-        text = escape(record.getMessage()) + (f" ({left_out} more like it)" if left_out else "")
+        if left_out:
+            text += f" ({left_out} more like it)"
         values = {}
         if record.exc_info:
             lines = escape_lines(logging.Formatter().formatException(record.exc_info))

@@ -24,7 +24,8 @@ __all__ = ["LogReader", "NewestLines"]
 MAX_OUTPUT_BYTES = 1 << 20
 # To find the end of a log takes milliseconds; a disk that needs longer is as good as dead.
 SECONDS = 30.0
-_MAX_OPENING = 16  # files being opened; each may wait for a dead disk
+_MAX_HUNG_THREADS = 16  # that wait for a dead disk after their askers were answered
+_ESCAPE_BYTES = 65536  # at one turn
 _DIRECTORIES = "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"
 
 
@@ -55,7 +56,7 @@ class LogReader:
         limit: Limit,
     ) -> None:
         self._places = FairLimiter(places, waiting_room)
-        self._opening = trio.CapacityLimiter(_MAX_OPENING)
+        self._opening = trio.CapacityLimiter(places + _MAX_HUNG_THREADS)
         self._reaper = reaper
         self._limit = limit
 
@@ -97,6 +98,8 @@ class LogReader:
                 _close_all(opened)
                 raise
 
+        if self._opening.available_tokens < 1:
+            raise Unavailable("too many reads hang in the kernel; see to the disks")
         try:
             await trio.to_thread.run_sync(open_log, abandon_on_cancel=True, limiter=self._opening)
             yield opened[0]
@@ -112,7 +115,8 @@ class LogReader:
             exit_status = await run_program([program, "-n", str(lines)], output.add, self._reaper, stdin=fd)
         except OSError as error:
             raise Unavailable(f"tail cannot be started: {error.strerror}") from error
-        return output.finish(exit_status)
+        data, skipped = output.finish()
+        return NewestLines(await _escape_in_pieces(data), skipped, exit_status)
 
 
 class _Newest:
@@ -137,13 +141,26 @@ class _Newest:
             self._kept_bytes -= len(dropped)
             self._dropped_lines += dropped.count(b"\n")
 
-    def finish(self, exit_status: int) -> NewestLines:
+    def finish(self) -> tuple[bytes, int]:
+        """Give the lines that fit, and how many did not."""
         data = b"".join(self._pieces)
         excess = len(data) - self._max_bytes
         start = 0 if excess <= 0 else data.find(b"\n", excess - 1) + 1 or len(data)
         left_out = data[:start]
         skipped = self._dropped_lines + left_out.count(b"\n") + (left_out[-1:] not in (b"", b"\n"))
-        return NewestLines(escape_lines(data[start:]), skipped, exit_status)
+        return data[start:], skipped
+
+
+async def _escape_in_pieces(data: bytes) -> list[str]:
+    """Make lines safe to show, and let others run between two pieces: a hostile megabyte takes 40 ms."""
+    lines: list[str] = []
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + _ESCAPE_BYTES) + 1 or len(data)
+        lines += escape_lines(data[start:end])
+        start = end
+        await trio.lowlevel.checkpoint()
+    return lines
 
 
 def _close_all(descriptors: deque[int]) -> None:

@@ -93,14 +93,14 @@ async def run_program(
 
     Cancel: the group gets SIGTERM, after a second SIGKILL, and the program has been waited for.
     """
-    group: int | None = None
+    child: trio.Process | None = None
 
     async def end_group(process: trio.Process) -> None:
-        nonlocal group  # also known when the wait for the start was cancelled
-        group = process.pid
-        _signal_group(group, signal.SIGTERM)
+        nonlocal child  # also known when the wait for the start was cancelled
+        child = process
+        _signal_group(process.pid, signal.SIGTERM)
         await trio.sleep(TERMINATE_SECONDS)
-        _signal_group(group, signal.SIGKILL)
+        _signal_group(process.pid, signal.SIGKILL)
 
     try:
         async with trio.open_nursery() as nursery:
@@ -118,14 +118,17 @@ async def run_program(
                     deliver_cancel=end_group,
                 )
             )
-            group = process.pid
+            child = process
             await _read_output(process, take)
     except BaseExceptionGroup as errors:
         raise _only_one(errors) from None
+    else:
+        return int(process.returncode)
     finally:
-        if group is not None:
-            reaper.adopt(group)
-    return int(process.returncode)
+        if child is not None:
+            assert isinstance(child.stdout, trio.lowlevel.FdStream)
+            child.stdout.close()  # still open when the wait for the start was cancelled
+            reaper.adopt(child.pid)
 
 
 async def _read_output(process: trio.Process, take: Callable[[bytes], None]) -> None:

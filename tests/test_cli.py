@@ -1,0 +1,253 @@
+"""The command line, called in this process."""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from trio_cmd import __version__, cli
+from trio_cmd.cli import EXIT_CANNOT_LISTEN, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, main
+from trio_cmd.errors import ListenError
+from trio_cmd.records import EventLogger, make_logger
+from trio_cmd.records.render import render_json
+from trio_cmd.server.signals import EXIT_CRASHED
+
+WriteSettings = Callable[[str], str]
+Capture = pytest.CaptureFixture[str]
+
+
+class ListSink:
+    """Keeps records in a list instead of writing them."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def put(self, line: bytes, action: str) -> None:
+        self.records.append(json.loads(line))
+
+
+class FakeServer:
+    """Listens, then does what the test wants."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then = then
+        self.stop_reason: str | None = None
+
+    def stop(self, reason: str) -> None:
+        self.stop_reason = reason
+
+    async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        self._then()
+
+
+@pytest.fixture(autouse=True)
+def no_default_settings_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """Leave the host's own settings file out of the tests; returns the path looked for instead."""
+    path = str(tmp_path_factory.mktemp("etc") / "trio-cmd.toml")
+    monkeypatch.setattr(cli, "DEFAULT_PATH", path)
+    return path
+
+
+@pytest.fixture
+def sink() -> ListSink:
+    return ListSink()
+
+
+@pytest.fixture
+def log(sink: ListSink) -> EventLogger:
+    return make_logger(sink, render_json)  # type: ignore[arg-type]
+
+
+def run(log: EventLogger, then: Callable[[], None]) -> tuple[int, FakeServer]:
+    """Run the event loop with a fake server; returns the exit code and the server."""
+    server = FakeServer(then)
+    return cli._run(server, log, 1.0), server  # type: ignore[arg-type]
+
+
+# Checking, and what is wrong
+
+
+def test_settings_can_be_checked_without_starting(write_settings: WriteSettings, capsys: Capture) -> None:
+    """A change is tried before the service is restarted with it."""
+    path = write_settings("[server]\nport = 5\n")
+    assert main(["--check-config", "--config", path], {}) == EXIT_OK == 0
+    assert capsys.readouterr() == ("the settings are good\n", "")
+
+
+def test_every_fault_gets_its_line_on_standard_error(write_settings: WriteSettings, capsys: Capture) -> None:
+    """The operator sees all there is to repair, and a script sees it by the exit code."""
+    path = write_settings("[server]\nport = -1\n[limits]\nidle = 5\n")
+    code = main(["--config", path, "--check-config", "--host", "0.0.0.0"], {"TRIO_CMD_MAX_CLIENTS": "many"})
+    assert code == EXIT_SETTINGS == 78
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sorted(err.splitlines()) == sorted(
+        [
+            f"{path}: server.port: expected int >= 0",
+            f"{path}: limits.idle: unknown key; did you mean idle_seconds?",
+            "TRIO_CMD_MAX_CLIENTS: server.max_clients: expected int, got str",
+            "--host: server.host: expected a loopback address: 127.0.0.1, ::1 or localhost",
+        ]
+    )
+
+
+def test_faults_stop_a_start_as_they_stop_a_check(capsys: Capture) -> None:
+    """A server never runs with settings other than those that were given."""
+    assert main(["--port", "70000"], {}) == EXIT_SETTINGS
+    assert capsys.readouterr() == ("", "--port: server.port: expected int <= 65535\n")
+
+
+def test_the_version_is_told(capsys: Capture) -> None:
+    """A bug report can name it."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"], {})
+    assert caught.value.code == EXIT_OK
+    assert capsys.readouterr().out == f"trio-cmd {__version__}\n"
+
+
+def test_help_names_every_flag(capsys: Capture) -> None:
+    """The everyday flags can be found without the manual."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"], {})
+    assert caught.value.code == EXIT_OK
+    out = capsys.readouterr().out
+    for flag in ("host", "port", "max-clients", "log-format", "config", "check-config", "version"):
+        assert f"--{flag}" in out
+
+
+@pytest.mark.parametrize(
+    "argv", [["--nope"], ["extra"], ["--port"], ["--max", "5"], ["--check"], ["-p", "5"]]
+)
+def test_what_is_no_flag_is_a_usage_error(argv: list[str], capsys: Capture) -> None:
+    """A slip is not taken for something else: flags are not abbreviated."""
+    with pytest.raises(SystemExit) as caught:
+        main(argv, {})
+    assert caught.value.code == EXIT_USAGE == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: trio-cmd ")
+
+
+def test_complaints_to_nobody_are_not_made_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Without a standard error, what is wrong is not mixed into the record on standard output."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["--port", "x"], {}) == EXIT_SETTINGS
+    assert capsys.readouterr().out == ""
+
+
+# Where the settings file is
+
+
+def check_port(argv: list[str], environ: dict[str, str]) -> int:
+    """Which port the settings give that these arguments and variables lead to."""
+    args = cli._parser().parse_args(argv)
+    return cli._load_settings(args, environ).server.port
+
+
+def test_the_settings_file_is_the_flags_then_the_variables_then_the_hosts(
+    no_default_settings_file: str, write_settings: WriteSettings
+) -> None:
+    """One run can have its own settings without touching the host's."""
+    assert check_port([], {}) == 9999
+    host_file = no_default_settings_file
+    with open(host_file, "w") as file:
+        file.write("[server]\nport = 1\n")
+    os.chmod(host_file, 0o600)
+    assert check_port([], {}) == 1
+    assert check_port([], {"TRIO_CMD_CONFIG": ""}) == 1
+    other = write_settings("[server]\nport = 2\n")
+    assert check_port([], {"TRIO_CMD_CONFIG": other}) == 2
+    assert check_port(["--config", other], {"TRIO_CMD_CONFIG": "/nope"}) == 2
+    assert check_port(["--config", other], {"TRIO_CMD_PORT": "3"}) == 3
+    assert check_port(["--config", other, "--port", "4"], {"TRIO_CMD_PORT": "3"}) == 4
+
+
+def test_a_settings_file_that_was_named_must_be_there(capsys: Capture) -> None:
+    """A typing error in --config does not start the server with the defaults."""
+    for argv, environ in ((["--config", "/nope"], {}), ([], {"TRIO_CMD_CONFIG": "/nope"})):
+        assert main(argv, environ) == EXIT_SETTINGS
+        told = "/nope: No such file or directory; name a settings file that can be read\n"
+        assert capsys.readouterr() == ("", told)
+
+
+def test_faults_of_all_places_are_told_at_once(capsys: Capture) -> None:
+    """A settings file that cannot be read does not hide a slip in a flag."""
+    assert main(["--config", "/nope", "--port", "1e3"], {"TRIO_CMD_MAX_CLIENTS": "0"}) == EXIT_SETTINGS
+    assert capsys.readouterr().err.splitlines() == [
+        "/nope: No such file or directory; name a settings file that can be read",
+        "TRIO_CMD_MAX_CLIENTS: server.max_clients: expected int >= 1",
+        "--port: server.port: expected int, got str",
+    ]
+
+
+# Ends that nobody asked for
+
+
+def test_a_port_that_is_taken_is_one_line(capfd: Capture) -> None:
+    """The operator reads what to do instead of a traceback; the record begins and ends as always."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--port", str(port), "--log-format", "json"], {}) == EXIT_CANNOT_LISTEN == 71
+    out, err = capfd.readouterr()
+    assert len(err.splitlines()) == 1
+    assert err.startswith("trio-cmd: ")
+    assert str(port) in err
+    actions = [json.loads(line)["action"] for line in out.splitlines()]
+    assert (actions[0], actions[-1]) == ("log-opened", "stopped")
+    assert "handler-crashed" not in actions
+
+
+def test_a_crash_of_the_server_is_recorded_and_said(
+    log: EventLogger, sink: ListSink, capsys: Capture
+) -> None:
+    """A supervisor sees the exit code and restarts it; the record holds what to repair."""
+
+    def crash() -> None:
+        raise ZeroDivisionError("the cause")
+
+    code, _ = run(log, crash)
+    assert code == EXIT_CRASHED == 70
+    assert capsys.readouterr().err == "trio-cmd: the server has crashed; the record says where\n"
+    (record,) = sink.records
+    assert (record["action"], record["level"]) == ("handler-crashed", "error")
+    assert "ZeroDivisionError: the cause" in record["exception"]
+
+
+def test_a_port_that_is_taken_does_not_hide_a_crash(log: EventLogger, sink: ListSink) -> None:
+    """Of two faults the one nobody can know of is told."""
+    both = ExceptionGroup("both", [ListenError("taken"), ExceptionGroup("in it", [ValueError("the cause")])])
+    assert cli._explain_crash(both, log) == EXIT_CRASHED
+    assert "the cause" in sink.records[0]["exception"]
+
+
+def test_a_server_that_ends_by_itself_ends_well(log: EventLogger, sink: ListSink) -> None:
+    """The exit code of an ordered end is 0."""
+    assert run(log, lambda: None)[0] == EXIT_OK
+    assert sink.records == []
+
+
+def test_an_interrupt_before_the_signals_are_ours_is_an_ordered_end(
+    log: EventLogger, sink: ListSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the first moment ends the server like Ctrl-C later: no traceback, no crash."""
+
+    class Terminal:
+        def isatty(self) -> bool:
+            """Interrupt whoever asks: it is what is asked just before the signals are taken over."""
+            os.kill(os.getpid(), signal.SIGINT)
+            return False
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    code, server = run(log, lambda: None)
+    assert (code, server.stop_reason, sink.records) == (EXIT_OK, "SIGINT", [])

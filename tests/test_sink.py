@@ -1,0 +1,421 @@
+"""Records are written by one thread, and every one that is not is counted."""
+
+import fcntl
+import json
+import os
+import re
+import struct
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from program import wait_until
+from trio_cmd.records import events, open_records
+from trio_cmd.records.sink import Sink, SinkStatistics
+from trio_cmd.settings import Logging
+
+COMMAND = events.COMMAND_RECEIVED.action
+OTHER = events.CLIENT_CONNECTED.action
+PAGE = 4096
+LINE_BYTES = 100
+LOSS = re.compile(rb'\{"lost":(\d+)\}')
+
+
+def line(number: int) -> bytes:
+    """A line of ``LINE_BYTES``."""
+    return b"%099d\n" % number
+
+
+def describe_loss(lost: int) -> bytes:
+    return b'{"lost":%d}\n' % lost
+
+
+def bytes_in(fd: int) -> int:
+    """How much waits in a pipe."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
+
+
+class Reader:
+    """The other end of the pipe: reads when the test says so."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.data = b""
+        self._thread: threading.Thread | None = None
+
+    def read(self, count: int) -> None:
+        self.data += os.read(self.fd, count)
+
+    def read_to_the_end(self) -> None:
+        """Read in a thread until all writers are gone."""
+        self._thread = threading.Thread(target=self._read_all)
+        self._thread.start()
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.join(10)
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+    def numbers(self) -> list[int]:
+        """The numbers of the lines that arrived whole."""
+        return [int(piece) for piece in self.data.split(b"\n") if re.fullmatch(rb"\d{99}", piece)]
+
+    def said_lost(self) -> int:
+        """How many lines the record itself says were lost."""
+        return sum(int(number) for number in LOSS.findall(self.data))
+
+    def _read_all(self) -> None:
+        while piece := os.read(self.fd, 1 << 16):
+            self.data += piece
+
+
+class Log:
+    """A sink that writes to a pipe of one page, and the pipe's other end."""
+
+    def __init__(self, queue_events: int, queue_bytes: int = 1 << 24, *, path: Path | None = None) -> None:
+        if path is None:
+            read_fd, self.fd = os.pipe()
+        else:
+            read_fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            self.fd = os.open(path, os.O_WRONLY)
+            os.set_blocking(read_fd, True)
+        fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, PAGE)
+        self.reader = Reader(read_fd)
+        self.sink = Sink(self.fd, queue_events, queue_bytes)
+        self.sent = 0
+        self._is_started = False
+
+    def start(self) -> None:
+        self._is_started = True
+        self.sink.start(describe_loss)
+
+    def put(self, count: int, action: str = COMMAND) -> None:
+        for _ in range(count):
+            self.sink.put(line(self.sent), action)
+            self.sent += 1
+
+    def start_stalled(self) -> None:
+        """Start with more than the pipe takes, and wait until the writer is stuck."""
+        self.put(100)
+        self.start()
+        wait_until(self.sink.is_stalled, "a stuck writer")
+
+    def close(self) -> int:
+        """End the sink and the pipe, in this order; returns what the sink could not say."""
+        unsaid = self.sink.close(10) if self._is_started else 0
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+        return unsaid
+
+
+MakeLog = Callable[..., Log]
+
+
+@pytest.fixture
+def make_log() -> Iterator[MakeLog]:
+    """Make a sink on a pipe; ended with the test, also when its writer is stuck."""
+    logs: list[Log] = []
+
+    def make(*args: int, path: Path | None = None) -> Log:
+        logs.append(Log(*args, path=path))
+        return logs[-1]
+
+    yield make
+    for log in logs:
+        if log.reader._thread is None:
+            log.reader.close()  # sets a stuck writer free
+        log.close()
+        log.reader.close()
+
+
+def test_all_records_arrive_in_order(make_log: MakeLog) -> None:
+    """The log tells what happened in the order it happened, to the last record."""
+    log = make_log(5000)
+    log.start()
+    log.reader.read_to_the_end()
+    log.put(1500, COMMAND)
+    log.put(1500, OTHER)
+    assert log.close() == 0
+    log.reader.close()
+    assert log.reader.data == b"".join(map(line, range(3000)))
+    assert log.sink.statistics() == SinkStatistics(written=3000, lost=0, queued=0, is_stalled=False)
+
+
+def test_a_full_pipe_never_holds_who_records_and_every_loss_is_counted_and_said(make_log: MakeLog) -> None:
+    """A log shipper that stops reading stops no client; afterwards its operator knows what is missing."""
+    log = make_log(300)
+    log.start_stalled()
+    began = time.monotonic()
+    log.put(1000)
+    assert time.monotonic() - began < 5
+    statistics = log.sink.statistics()
+    assert (statistics.lost, statistics.queued, statistics.written) == (800, 300, 0)
+    log.reader.read_to_the_end()
+    wait_until(lambda: log.sink.statistics().queued == 0, "the queue written")
+    log.put(5)
+    assert log.close() == 0
+    log.reader.close()
+    statistics = log.sink.statistics()
+    assert log.sent == statistics.written + statistics.lost == 1105
+    assert log.reader.numbers() == [*range(300), *range(1100, 1105)]
+    assert log.reader.said_lost() == statistics.lost == 800
+
+
+@pytest.mark.parametrize("kind", ["a dead pipe", "/dev/full"])
+def test_a_log_that_cannot_be_written_costs_nothing_but_its_records(kind: str, make_log: MakeLog) -> None:
+    """A full disk or a dead log shipper does not end the server; the count at the end is exact."""
+    log = make_log(300)
+    if kind == "/dev/full":
+        full = os.open(kind, os.O_WRONLY)
+        os.dup2(full, log.fd)
+        os.close(full)
+    log.reader.close()
+    log.start()
+    for _ in range(5):
+        log.put(20)
+        wait_until(lambda: log.sink.statistics().queued == 0, "the queue given up")
+    statistics = log.sink.statistics()
+    assert (statistics.written, statistics.lost) == (0, 100)
+    assert statistics.is_stalled
+    log.put(200)
+    assert not log.sink.is_pressed()  # nobody waits for a log that never comes back
+    assert log.close() == log.sent
+
+
+def test_a_torn_line_stands_alone_when_the_log_comes_back(make_log: MakeLog, tmp_path: Path) -> None:
+    """A log reader that restarts on a named pipe gets whole records again, and knows how many it missed."""
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    log = make_log(300, path=fifo)
+    log.put(200)
+    log.start()
+    for _ in range(2):  # 8192 bytes leave: 81 lines and a piece
+        wait_until(lambda: bytes_in(log.fd) == PAGE, "the pipe full")
+        if not log.reader.data:
+            log.reader.read(PAGE)
+    log.reader.close()
+    wait_until(lambda: log.sink.statistics().lost == 119, "the rest lost")
+    log.put(1)  # still nobody there: the torn line stays torn
+    wait_until(lambda: log.sink.statistics().lost == 120, "one more lost")
+    log.reader.fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(log.reader.fd, True)
+    log.reader.read_to_the_end()
+    log.put(3)
+    wait_until(lambda: log.sink.statistics().written == 84, "whole records again")
+    log.put(2)
+    assert log.close() == 0
+    log.reader.close()
+    assert log.reader.numbers() == [*range(81), *range(201, 206)]
+    assert b"\n\n" not in log.reader.data
+    torn = line(81)[: 2 * PAGE - 81 * LINE_BYTES]
+    assert log.reader.data.startswith(b"".join(map(line, range(81))) + torn + b"\n" + line(201))
+    statistics = log.sink.statistics()
+    assert (statistics.written, statistics.lost) == (86, 120)
+    assert log.reader.said_lost() == 120
+    assert not statistics.is_stalled
+
+
+def test_a_descriptor_that_does_not_block_loses_nothing(make_log: MakeLog) -> None:
+    """Somebody who shares the terminal or pipe and made it non-blocking costs no record."""
+    log = make_log(5000)
+    os.set_blocking(log.fd, False)
+    log.start()
+    log.put(3000)
+    wait_until(lambda: bytes_in(log.reader.fd) == PAGE, "the pipe full")
+    log.reader.read_to_the_end()
+    assert log.close() == 0
+    log.reader.close()
+    assert log.reader.numbers() == list(range(3000))
+
+
+def test_a_stuck_reader_of_a_descriptor_that_does_not_block_is_seen(make_log: MakeLog) -> None:
+    """Also there no client waits for a log that nobody reads."""
+    log = make_log(5000)
+    os.set_blocking(log.fd, False)
+    log.start_stalled()
+    assert log.sink.is_stalled()
+
+
+def test_commands_cannot_take_the_room_of_other_records(make_log: MakeLog) -> None:
+    """Connections, refusals and errors are recorded also while a client floods the log with commands."""
+    log = make_log(50)
+    log.put(200, COMMAND)
+    log.put(50, OTHER)
+    log.put(7, OTHER)
+    assert log.sink.statistics().lost == 150 + 7
+    log.start()
+    log.reader.read_to_the_end()
+    assert log.close() == 0
+    log.reader.close()
+    assert log.reader.numbers() == [*range(50), *range(200, 250)]
+    assert log.reader.said_lost() == 157
+
+
+def test_the_queue_is_bounded_in_bytes_too(make_log: MakeLog) -> None:
+    """Long records do not take more memory than the settings say."""
+    log = make_log(1000, 10 * LINE_BYTES)
+    log.put(25)
+    assert log.sink.statistics() == SinkStatistics(written=0, lost=15, queued=10, is_stalled=False)
+    log.start()
+    log.reader.read_to_the_end()
+    wait_until(lambda: log.sink.statistics().queued == 0, "the queue written")
+    log.put(10)  # its room is free again
+    assert log.close() == 0
+    log.reader.close()
+    assert len(log.reader.numbers()) == 20
+
+
+@pytest.mark.parametrize(("events_", "bytes_"), [(20, 1 << 20), (1000, 20 * LINE_BYTES)])
+def test_clients_wait_from_half_of_the_queue_on(events_: int, bytes_: int, make_log: MakeLog) -> None:
+    """A healthy log loses nothing to a client that is faster than it."""
+    log = make_log(events_, bytes_)
+    log.put(9)
+    log.put(20, OTHER)
+    assert not log.sink.is_pressed()
+    log.put(1)
+    assert log.sink.is_pressed()
+    log.start()
+    log.reader.read_to_the_end()
+    wait_until(lambda: not log.sink.is_pressed(), "room again")
+
+
+def test_a_stuck_reader_is_one_that_takes_nothing_for_half_a_second(make_log: MakeLog) -> None:
+    """A pause of the log's reader holds clients briefly; an end of it not for ever."""
+    log = make_log(100)
+    began = time.monotonic()
+    log.put(100)
+    log.start()
+    wait_until(lambda: bytes_in(log.reader.fd) == PAGE, "the pipe full")
+    assert log.sink.is_pressed() or time.monotonic() - began > 0.5
+    wait_until(log.sink.is_stalled, "a stuck writer")
+    assert time.monotonic() - began > 0.5
+    assert not log.sink.is_pressed()
+    log.reader.read_to_the_end()
+    wait_until(lambda: not log.sink.is_stalled(), "the writer free")
+
+
+def test_close_waits_only_as_long_as_it_may_for_a_stuck_reader(make_log: MakeLog) -> None:
+    """The server ends in its time whatever became of its log, and says what could not be written."""
+    log = make_log(500)
+    log.put(200)
+    log.start()
+    wait_until(lambda: bytes_in(log.reader.fd) == PAGE, "the pipe full")
+    began = time.monotonic()
+    unsaid = log.sink.close(0.2)
+    assert 0.15 < time.monotonic() - began < 5
+    in_the_pipe = PAGE // LINE_BYTES
+    assert log.sent - in_the_pipe <= unsaid <= log.sent
+
+
+def test_what_comes_after_the_end_is_counted(make_log: MakeLog) -> None:
+    """A thread that still speaks while the server ends breaks nothing, and its records count as lost."""
+    log = make_log(500)
+    log.start()
+    log.put(3)
+    assert log.sink.close(10) == 0
+    log.put(2)
+    assert log.sink.statistics().lost == 2
+    assert log.sink.close(0) == 2
+
+
+def test_a_loss_at_the_very_end_is_still_said_in_the_record(make_log: MakeLog) -> None:
+    """The last line of a log that lost records says so."""
+    log = make_log(10)
+    log.put(15)
+    log.start()
+    log.reader.read_to_the_end()
+    assert log.close() == 0
+    log.reader.close()
+    assert log.reader.data.endswith(b'{"lost":5}\n')
+
+
+def test_a_loss_while_the_server_ends_is_still_said_in_the_record(make_log: MakeLog) -> None:
+    """Also what was lost behind the last record that could be written is declared."""
+    log = make_log(50)
+    log.put(50)
+    log.start()
+    wait_until(lambda: bytes_in(log.reader.fd) == PAGE, "the pipe full")
+    log.put(3)  # no room: the writer still holds it
+    assert log.sink.close(0.01) > 3
+    log.reader.read_to_the_end()
+    assert log.close() == 0
+    log.reader.close()
+    assert log.reader.numbers() == list(range(50))
+    assert log.reader.data.endswith(b'{"lost":3}\n')
+
+
+def test_many_threads_may_record_and_the_counts_stay_exact(make_log: MakeLog) -> None:
+    """What hash threads and libraries say is neither lost nor counted twice."""
+    log = make_log(100)
+    log.start()
+    log.reader.read_to_the_end()
+
+    def speak(number: int) -> None:
+        for _ in range(500):
+            log.sink.put(line(number), COMMAND)
+
+    threads = [threading.Thread(target=speak, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert log.close() == 0
+    log.reader.close()
+    statistics = log.sink.statistics()
+    assert statistics.written + statistics.lost == 4000
+    assert (len(log.reader.numbers()), log.reader.said_lost()) == (statistics.written, statistics.lost)
+
+
+# open_records: events, rendering and sink together
+
+
+def test_records_are_json_unless_a_person_looks_at_them() -> None:
+    """A shipper gets JSON and a terminal text without anybody having to say so."""
+    master, terminal = os.openpty()
+    read_fd, write_fd = os.pipe()
+    shown = []
+    for fd, other_end in ((terminal, master), (write_fd, read_fd)):
+        log, sink = open_records(Logging(), fd)
+        log.record(events.STOPPED, reason="SIGTERM")
+        assert sink.close(10) == 0
+        shown.append(os.read(other_end, PAGE))
+    for fd in (master, terminal, read_fd, write_fd):
+        os.close(fd)
+    text, record = shown
+    assert text.endswith(b" [-] Main loop terminated.\r\n")
+    assert json.loads(record)["event"] == "Main loop terminated."
+
+
+@pytest.mark.parametrize("form", ["json", "twisted"])
+def test_the_form_can_be_chosen_and_a_loss_is_said_in_it(form: str) -> None:
+    """The sentence about lost records can be searched for like any other record."""
+    read_fd, write_fd = os.pipe()
+    settings = Logging(format="json" if form == "json" else "twisted", queue_events=256)
+    reader = Reader(read_fd)
+    log, sink = open_records(settings, write_fd)
+    for _ in range(3000):
+        log.record(events.STOPPED, reason="x" * 100)
+    wait_until(lambda: sink.statistics().lost > 0, "a loss")
+    reader.read_to_the_end()
+    assert sink.close(10) == 0
+    os.close(write_fd)
+    reader.close()
+    lines = reader.data.splitlines()
+    assert len(lines) >= sink.statistics().written
+    if form == "twisted":
+        said = [int(match[1]) for match in re.finditer(rb" \[-\] (\d+) log events lost\n", reader.data)]
+    else:
+        records = [json.loads(text) for text in lines]
+        losses = [record for record in records if record["action"] == "events-lost"]
+        assert all(loss["event"] == f"{loss['lost']} log events lost" for loss in losses)
+        assert {(loss["level"], loss["system"]) for loss in losses} == {("warning", "-")}
+        said = [loss["lost"] for loss in losses]
+    assert sum(said) == sink.statistics().lost
+    assert sum(said) + sink.statistics().written == 3000
