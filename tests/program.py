@@ -137,7 +137,11 @@ class Program:
     def children(self) -> list[int]:
         """The processes whose parent it is."""
         lists = Path(f"/proc/{self.pid}/task").glob("*/children")  # each thread has those it started
-        return [int(pid) for children in lists for pid in children.read_text().split()]
+        found: list[int] = []
+        for children in lists:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+                found += map(int, children.read_text().split())
+        return found
 
     def resident_bytes(self) -> int:
         """How much memory it takes now."""

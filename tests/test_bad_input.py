@@ -58,15 +58,6 @@ def flat_memory(program: Program, ask: Callable[[bytes], bytes] | None = None) -
     assert peak_bytes(program) - before < FLAT_BYTES
 
 
-def children_of(program: Program) -> list[int]:
-    """The children of all its threads: each is listed with the thread that started it."""
-    children: list[int] = []
-    for task in Path(f"/proc/{program.pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that just ended
-            children += map(int, (task / "children").read_text().split())
-    return children
-
-
 # One line, one answer
 
 
@@ -462,7 +453,7 @@ def test_thousands_of_resets_in_mid_answer_leave_nothing(
     wait_until(lambda: flooded.status()["clients"] == 1, "all places free")
     assert peak_bytes(flooded.program) - before < 4 * FLAT_BYTES  # a reset is seen a moment later
     wait_until(lambda: flooded.program.descriptors() == descriptors, "all descriptors closed")
-    wait_until(lambda: not children_of(flooded.program), "all children gone")
+    wait_until(lambda: not flooded.program.children(), "all children gone")
     flooded.stop()
     assert flooded.counts[b"command-received"] == flooded.counts[b"command-completed"]
     assert flooded.counts[b"handler-crashed"] == flooded.counts[b"events-lost"] == 0
@@ -603,7 +594,7 @@ def test_a_file_that_changes_while_it_is_hashed_has_no_digest(
         (
             ["--port", "{taken}"],
             71,
-            "cannot listen on 127.0.0.1 port {taken}: Address already in use; ",
+            "trio-cmd: cannot listen on 127.0.0.1 port {taken}: Address already in use; ",
         ),
         (["--host", "0.0.0.0"], 78, "--host: server.host: expected a loopback address"),
         (["--port", "65536"], 78, "--port: server.port: expected int <= 65535"),

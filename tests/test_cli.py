@@ -16,7 +16,8 @@ from trio_cmd.cli import EXIT_CANNOT_LISTEN, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE,
 from trio_cmd.errors import ListenError
 from trio_cmd.records import EventLogger, make_logger
 from trio_cmd.records.render import render_json
-from trio_cmd.server.signals import EXIT_CRASHED
+from trio_cmd.server import signals
+from trio_cmd.server.signals import EXIT_CRASHED, note_signals
 
 WriteSettings = Callable[[str], str]
 Capture = pytest.CaptureFixture[str]
@@ -70,7 +71,8 @@ def log(sink: ListSink) -> EventLogger:
 def run(log: EventLogger, then: Callable[[], None]) -> tuple[int, FakeServer]:
     """Run the event loop with a fake server; returns the exit code and the server."""
     server = FakeServer(then)
-    return cli._run(server, log, 1.0), server  # type: ignore[arg-type]
+    with note_signals() as noted:
+        return cli._run(server, log, 1.0, noted), server  # type: ignore[arg-type]
 
 
 # Checking, and what is wrong
@@ -205,6 +207,7 @@ def test_a_port_that_is_taken_is_one_line(capfd: Capture) -> None:
     assert str(port) in err
     actions = [json.loads(line)["action"] for line in out.splitlines()]
     assert (actions[0], actions[-1]) == ("log-opened", "stopped")
+    assert json.loads(out.splitlines()[-1])["reason"] == "cannot-listen"
     assert "handler-crashed" not in actions
 
 
@@ -249,5 +252,6 @@ def test_an_interrupt_before_the_signals_are_ours_is_an_ordered_end(
             return False
 
     monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(signals, "_end_at_last", lambda seconds: None)  # it would end this process
     code, server = run(log, lambda: None)
     assert (code, server.stop_reason, sink.records) == (EXIT_OK, "SIGINT", [])

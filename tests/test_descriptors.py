@@ -71,6 +71,18 @@ def test_there_is_always_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fit_descriptors(settings(2000), 8) == 1
 
 
+def test_a_limit_that_cannot_be_changed_is_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox that forbids to ask does not stop the start."""
+    limit = Limit(monkeypatch, 256, 1024)
+
+    def forbid(_: int, value: tuple[int, int]) -> None:
+        raise OSError("forbidden")
+
+    monkeypatch.setattr(resource, "setrlimit", forbid)
+    assert fit_descriptors(settings(2000), 8) == 256 - 160
+    assert limit.value == (256, 1024)
+
+
 @pytest.mark.parametrize("hard", [1024, resource.RLIM_INFINITY])
 def test_no_limit_is_enough(monkeypatch: pytest.MonkeyPatch, hard: int) -> None:
     """Some platforms have none."""

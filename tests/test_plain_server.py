@@ -1,6 +1,5 @@
 """What kills or freezes a plain Trio server, row by row of TRIO.md's first table, does this one no harm."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -166,15 +165,6 @@ def test_text_of_a_client_forges_no_record(start: StartProgram) -> None:
     assert [record["action"] for record in program.rest()].count("stopped") == 1
 
 
-def children_of(program: Program) -> list[int]:
-    """The children of all its threads: each is listed with the thread that started it."""
-    children: list[int] = []
-    for task in Path(f"/proc/{program.pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that just ended
-            children += map(int, (task / "children").read_text().split())
-    return children
-
-
 def fake_tail(folder: Path, script: str) -> dict[str, str]:
     """Have the server find another ``tail``; returns the environment to start it in."""
     tail = folder / "tail"
@@ -206,7 +196,7 @@ def test_no_child_of_a_child_outlives_sigterm(
     with program.connect() as client:
         client.sendall(b"lastlog\n")
         wait_until((tmp_path / "orphan").exists, "the child of the child")
-        children = [int((tmp_path / "orphan").read_text()), *children_of(program)]
+        children = [int((tmp_path / "orphan").read_text()), *program.children()]
         began = time.monotonic()
         assert program.stop() == 0
         assert time.monotonic() - began < 0.1 + 2 + 0.5

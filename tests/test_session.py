@@ -356,3 +356,81 @@ async def test_a_cancelled_server_ends_the_conversation_as_stopping() -> None:
     assert c.session.reason == "stopping"
     assert c.sink.actions("command-completed")[0]["outcome"] == "gone"
     c.hangups.close()
+
+
+async def test_stopping_answers_what_is_unfinished_and_says_goodbye(autojump_clock: MockClock) -> None:
+    """Who still waits when the time to stop has passed is told that there will be no answer."""
+    async with conversing() as c:
+        await c.say(b"slow a\nformat json\nslow b\n")
+        c.session.stop()
+        c.session.cancel()
+        first, *others = (await c.heard_all()).splitlines() or [b""]
+        assert c.session.reason == "stopping"
+        assert [r["outcome"] for r in c.sink.actions("command-completed")] == ["ok", "stopping", "stopping"]
+        assert c.slow.running == []
+        assert (first, others) == (b"", [])  # this stream cannot write without waiting
+
+
+async def test_an_answer_ready_as_the_server_stops_is_not_given_twice(
+    autojump_clock: MockClock,
+) -> None:
+    """Every received has exactly one completed, also in that moment."""
+    async with conversing() as c:
+        await c.say(b"slow a\n")
+        c.slow.finish("a")  # its task is woken, and has not run yet
+        c.session.cancel()
+        await wait_all_tasks_blocked()
+        assert [r["outcome"] for r in c.sink.actions("command-completed")] == ["stopping"]
+
+
+async def test_goodbye_is_not_said_twice_when_it_is_on_its_way(autojump_clock: MockClock) -> None:
+    """A client that lingers when the time to stop has passed has read its notice."""
+    async with conversing() as c:
+        c.session.stop()
+        assert await c.heard() == b"Server is stopping. bye !\n"
+        c.session.cancel()
+        assert await c.heard_all() == b""
+
+
+async def test_a_crash_in_mid_answer_adds_nothing_to_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an answer is not followed by a notice that would look like its end."""
+    async with conversing() as c:
+        c.stream.is_read = False
+        await c.say(b"ping\n")
+        monkeypatch.setattr("trio_cmd.server.session.parse_request", _break)
+        await c.client.send_all(b"ping\n")
+        assert await c.heard_all() == b""
+        assert c.session.reason == "crashed"
+
+
+async def test_a_client_that_is_gone_when_it_is_answered_is_a_reset(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that fails tells as much as a read that fails."""
+
+    def fail(data: bytes) -> int:
+        raise trio.BrokenResourceError
+
+    async with conversing() as c:
+        monkeypatch.setattr(c.stream, "send_nowait", fail)
+        await c.client.send_all(b"ping\n")
+        await wait_all_tasks_blocked()
+        assert c.session.reason == "reset"
+
+
+async def test_a_quick_command_can_refuse_its_argument(autojump_clock: MockClock) -> None:
+    """The form that is not known changes nothing."""
+    async with conversing() as c:
+        assert await c.say(b"format xml\nping\n") == b"An error occured : usage: format text|json\npong\n"
+
+
+async def test_the_first_reason_to_end_is_the_one_recorded(autojump_clock: MockClock) -> None:
+    """A client that had said goodbye itself was not sent away."""
+    async with conversing() as c:
+        await c.say(b"slow a\nexit\n")
+        c.session.stop()
+        c.slow.finish("a")
+        assert await c.heard_all() == b"slow a is done\n"
+        assert c.session.reason == "exit"

@@ -15,7 +15,7 @@ import pytest
 
 from program import wait_until
 from trio_cmd.records import events, open_records
-from trio_cmd.records.sink import Sink, SinkStatistics
+from trio_cmd.records.sink import WRITE_BYTES, Sink, SinkStatistics
 from trio_cmd.settings import Logging
 
 COMMAND = events.COMMAND_RECEIVED.action
@@ -299,6 +299,19 @@ def test_a_stuck_reader_is_one_that_takes_nothing_for_half_a_second(make_log: Ma
     assert not log.sink.is_pressed()
     log.reader.read_to_the_end()
     wait_until(lambda: not log.sink.is_stalled(), "the writer free")
+
+
+def test_a_reader_that_is_only_slow_is_not_taken_for_a_stuck_one(make_log: MakeLog) -> None:
+    """Records are written in pieces: what a slow shipper has taken is written, whatever still waits."""
+    log = make_log(5000)
+    log.put(2000)
+    log.start()
+    read = 0
+    while read < 2 * WRITE_BYTES:
+        log.reader.read(PAGE)
+        read = len(log.reader.data)
+    written = log.sink.statistics().written
+    assert WRITE_BYTES // LINE_BYTES <= written < 2000
 
 
 def test_close_waits_only_as_long_as_it_may_for_a_stuck_reader(make_log: MakeLog) -> None:

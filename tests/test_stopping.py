@@ -53,15 +53,6 @@ def is_open(program: Program, path: Path) -> bool:
     return False
 
 
-def children_of(program: Program) -> list[int]:
-    """The children of all its threads: each is listed with the thread that started it."""
-    children: list[int] = []
-    for task in Path(f"/proc/{program.pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that just ended
-            children += map(int, (task / "children").read_text().split())
-    return children
-
-
 def site(folder: Path, code: str) -> dict[str, str]:
     """Run code as Python starts, before the program; returns the environment for that."""
     (folder / "sitecustomize.py").write_text(code)
@@ -257,7 +248,7 @@ def test_a_stalled_reader_of_standard_output_does_not_hold_the_end(
         program.process.send_signal(signal.SIGTERM)
         assert read_all(client) == BYE
         assert time.monotonic() - began < 1 + SLACK_SECONDS
-        for number in SURVIVED:  # also now, when only the records are left
+        for number in (*SURVIVED, signal.SIGTERM):  # also now, when only the records are left
             program.process.send_signal(number)
         assert program.wait() == 0
         assert time.monotonic() - began < 0.1 + 2 + SLACK_SECONDS
@@ -319,7 +310,7 @@ def test_no_zombie_is_left_while_it_serves(
     """A year of questions does not fill the table of processes."""
     program = start("--config", write_settings(f'[logs]\nlab = {{ file = "{log_file}" }}\n'))
     assert program.ask(b"lastlog\n" * 20).count(b"End lastlog\n") == 20
-    wait_until(lambda: not children_of(program), "no children")
+    wait_until(lambda: not program.children(), "no children")
     stop_in(program, 0)
 
 
@@ -340,7 +331,7 @@ def test_a_child_that_a_program_forgot_holds_neither_the_answer_nor_lives_on(
     began = time.monotonic()
     assert program.ask(b"lastlog\n") == b"Begin lastlog\nready\nEnd lastlog\n"
     assert time.monotonic() - began < 0.5 + SLACK_SECONDS
-    wait_until(lambda: not children_of(program), "the forgotten child is gone")
+    wait_until(lambda: not program.children(), "the forgotten child is gone")
     stop_in(program, 0)
 
 
@@ -354,7 +345,7 @@ def test_a_child_that_ignores_sigterm_is_killed_when_the_time_is_over(
     with program.connect() as client:
         client.sendall(b"lastlog\n" * 4)
         wait_until((tmp_path / "began").exists, "the program runs")
-        children = children_of(program)
+        children = program.children()
         assert children
         stop_in(program, 0.1 + 1.5)
         assert read_all(client) == STOPPED * 4 + BYE

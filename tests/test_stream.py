@@ -104,6 +104,14 @@ async def test_a_read_that_finds_nothing_waits_again(monkeypatch: pytest.MonkeyP
         assert await served.receive_some() == b"ping\n"
 
 
+async def test_a_write_that_finds_no_room_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's bytes may have taken it."""
+    async with tcp() as (_, served):
+        rooms = iter((0, 5))
+        monkeypatch.setattr(served, "send_nowait", lambda data: next(rooms))
+        assert await served.send_some(memoryview(b"pong\n")) == 5
+
+
 async def test_an_answer_arrives_whole_though_the_client_has_sent_more() -> None:
     """A client that has sent commands behind ``exit`` still gets the answers before it."""
     async with tcp() as (client, served):

@@ -17,7 +17,7 @@ from trio_cmd.records.events import record_fault
 from trio_cmd.records.stdlib import route_stdlib
 from trio_cmd.server.descriptors import hold_standard_descriptors
 from trio_cmd.server.server import Server
-from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, obey_signals, survive_signals
+from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, note_signals, obey_signals
 from trio_cmd.settings import (
     DEFAULT_PATH,
     FLAGS,
@@ -32,6 +32,8 @@ __all__ = ["main"]
 
 # Of sysexits.h, but 2, which is argparse's.
 EXIT_OK, EXIT_USAGE, EXIT_CANNOT_LISTEN, EXIT_SETTINGS = 0, 2, 71, 78
+# Why it stopped, where no signal told it to.
+_NO_SIGNAL = {EXIT_CRASHED: "crashed", EXIT_CANNOT_LISTEN: "cannot-listen"}
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
 _HELP = {
@@ -112,31 +114,31 @@ def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Sett
 def _serve(settings: Settings) -> int:
     """Serve until told to stop, and see the last records out."""
     log, sink = open_records(settings.logging, STANDARD_OUTPUT)
-    with survive_signals(), route_stdlib(log):
+    with note_signals() as noted, route_stdlib(log):
         log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
         server = Server(settings, log, sink, __version__)
-        code = _run(server, log, settings.limits.stop_seconds)
-        log.record(events.STOPPED, reason=server.stop_reason or "crashed")
+        code = _run(server, log, settings.limits.stop_seconds, noted)
+        log.record(events.STOPPED, reason=_NO_SIGNAL.get(code) or server.stop_reason)
         if unsaid := sink.close(server.seconds_left(LAST_SECONDS)):
             _complain(code, f"{unsaid} log events could not be written")
     return code
 
 
-def _run(server: Server, log: EventLogger, stop_seconds: float) -> int:
+def _run(server: Server, log: EventLogger, stop_seconds: float, noted: Sequence[int]) -> int:
     """Run the event loop; returns the exit code."""
     code = EXIT_OK
     try:
-        trio.run(_serve_until_stopped, server, log, stop_seconds)
-    except* KeyboardInterrupt:
-        server.stop("SIGINT")  # it came before the signals were ours
+        trio.run(_serve_until_stopped, server, log, stop_seconds, noted)
     except* Exception as errors:
         code = _explain_crash(errors, log)
     return code
 
 
-async def _serve_until_stopped(server: Server, log: EventLogger, stop_seconds: float) -> None:
+async def _serve_until_stopped(
+    server: Server, log: EventLogger, stop_seconds: float, noted: Sequence[int]
+) -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(obey_signals, server, log, nursery.cancel_scope, stop_seconds)
+        await nursery.start(obey_signals, server, log, nursery.cancel_scope, stop_seconds, noted)
         async with trio.open_nursery() as serving:
             await serving.start(server.serve)
             gc.collect()

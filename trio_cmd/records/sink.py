@@ -11,7 +11,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from trio_cmd.records.events import COMMAND_ACTIONS
@@ -22,6 +22,7 @@ __all__ = ["Sink", "SinkStatistics"]
 GATHER_SECONDS = 0.02
 GATHER_SECONDS_WHEN_MUCH = 0.002
 MUCH = 1000  # records at one turn
+WRITE_BYTES = 65536
 # A write that lasts longer has no reader: clients are not made to wait for it.
 STALLED_SECONDS = 0.5
 
@@ -155,23 +156,23 @@ class Sink:
             self._turn()
 
     def _turn(self) -> None:
-        """Write the whole queue, and say what was lost since the last time."""
-        batch = list(self._queue)
-        lines = [line for line, _ in batch]
-        declared = self._lost
-        if lost := declared - self._lost_said:
-            lines.append(self._describe_loss(lost))
-        written = self._write(lines) if lines else 0
-        if lost and written == len(lines):
-            self._lost_said = declared
-        records = min(written, len(batch))
-        with self._lock:
-            for line, room in batch:
-                self._queue.popleft()
-                room.events -= 1
-                room.bytes -= len(line)
-            self._written += records
-            self._lost += len(batch) - records
+        """Write the whole queue, and say what was lost before."""
+        lost = self._lost - self._lost_said
+        for piece in _cut(list(self._queue)):
+            written = self._write([line for line, _ in piece])
+            with self._lock:
+                self._forget(len(piece))
+                self._written += written
+                self._lost += len(piece) - written
+        if lost and self._write([self._describe_loss(lost)]):
+            self._lost_said += lost
+
+    def _forget(self, count: int) -> None:
+        """Take the first lines out of the queue; they stayed there as long as they took room."""
+        for _ in range(count):
+            line, room = self._queue.popleft()
+            room.events -= 1
+            room.bytes -= len(line)
 
     def _write(self, lines: list[bytes]) -> int:
         """Write lines; returns how many went out whole."""
@@ -206,3 +207,17 @@ class Sink:
         if started:
             self._is_torn = done > 0
         return whole
+
+
+def _cut(batch: list[tuple[bytes, _Room]]) -> Iterator[list[tuple[bytes, _Room]]]:
+    """Cut into pieces of one write each, so that a slow reader is not taken for a stalled one."""
+    piece: list[tuple[bytes, _Room]] = []
+    size = 0
+    for entry in batch:
+        piece.append(entry)
+        size += len(entry[0])
+        if size >= WRITE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece

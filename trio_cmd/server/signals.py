@@ -5,7 +5,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import trio
@@ -13,25 +13,34 @@ import trio
 from trio_cmd.records import EventLogger, events
 from trio_cmd.server.server import Server
 
-__all__ = ["obey_signals", "survive_signals"]
+__all__ = ["note_signals", "obey_signals"]
 
-# A server without a terminal ignores these; it would die of them otherwise.
-_SURVIVED = ("SIGHUP", "SIGUSR1", "SIGUSR2")
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _CLOSED_WINDOW = getattr(signal, "SIGHUP", None)
+# A server without a terminal does nothing for these; it would die of them otherwise.
+_SURVIVED = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 # What stopping may take beyond ``stop_seconds``: ending children and writing the last records.
 LAST_SECONDS = 2.0
 EXIT_CRASHED = 70
 
 
 @contextmanager
-def survive_signals() -> Iterator[None]:
-    """Do not die of signals that the server does not stop for, before and after it runs."""
-    numbers = [getattr(signal, name) for name in _SURVIVED if hasattr(signal, name)]
-    # A handler that does nothing, and not SIG_IGN: that one children would inherit.
-    old = {number: signal.signal(number, lambda *_: None) for number in numbers}
+def note_signals() -> Iterator[list[int]]:
+    """Note signals instead of dying of them, before the server obeys them and after it has ended.
+
+    So none is lost while it starts, and none cuts the last records.
+
+    Yields:
+        The signals that came and were not obeyed; grows.
+    """
+    noted: list[int] = []
+    # A handler, and not SIG_IGN: that one children would inherit.
+    old = {
+        number: signal.signal(number, lambda came, _: noted.append(came))
+        for number in (*_STOPPING, *_SURVIVED)
+    }
     try:
-        yield
+        yield noted
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -42,6 +51,7 @@ async def obey_signals(
     log: EventLogger,
     cancel: trio.CancelScope,
     stop_seconds: float,
+    noted: Sequence[int] = (),
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -52,25 +62,29 @@ async def obey_signals(
         log: records what is not obeyed.
         cancel: what holds the server.
         stop_seconds: how long clients may take to finish.
+        noted: the signals that came before.
         task_status: told when the signals are ours.
 
     Cancel: the signals have their old meaning again.
     """
-    survived = [getattr(signal, name) for name in _SURVIVED if hasattr(signal, name)]
     has_window = sys.stdin is not None and sys.stdin.isatty()  # asked now: a closed one is none any more
-    is_stopping = False
-    with trio.open_signal_receiver(*_STOPPING, *survived) as received:
+
+    def obey(number: int) -> None:
+        if number not in _STOPPING and not (has_window and number == _CLOSED_WINDOW):
+            text = f"{signal.Signals(number).name} received; nothing is done for it"
+            log.record(events.MESSAGE, text=text, logger="trio_cmd")
+        elif server.stop_reason is None:
+            _end_at_last(stop_seconds + LAST_SECONDS)
+            server.stop(signal.Signals(number).name)
+        else:
+            cancel.cancel()
+
+    with trio.open_signal_receiver(*_STOPPING, *_SURVIVED) as received:
+        for number in noted:
+            obey(number)
         task_status.started()
         async for number in received:
-            if number not in _STOPPING and not (has_window and number == _CLOSED_WINDOW):
-                text = f"{signal.Signals(number).name} received; nothing is done for it"
-                log.record(events.MESSAGE, text=text, logger="trio_cmd")
-            elif is_stopping:
-                cancel.cancel()
-            else:
-                is_stopping = True
-                _end_at_last(stop_seconds + LAST_SECONDS)
-                server.stop(signal.Signals(number).name)
+            obey(number)
 
 
 def _end_at_last(seconds: float) -> None:
