@@ -4,7 +4,7 @@ Commands that work for their answers are fakes that the test itself finishes.
 """
 
 import json
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ import trio.testing
 from trio.abc import HalfCloseableStream
 from trio.testing import memory_stream_pair
 
-from trio_cmd.commands import COMMANDS, Command, Surroundings
+from trio_cmd.commands import COMMANDS, Asker, Command, Surroundings
 from trio_cmd.records import make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.server.deadlines import Sweeper
@@ -51,13 +51,15 @@ class SlowWork:
 
     def __init__(self) -> None:
         self.running: list[str] = []
+        self.askers: dict[str, Asker] = {}
         self.cancelled: list[str] = []
         self._replies: dict[str, trio.Event] = {}
         self._answers: dict[str, Reply | Exception] = {}
 
-    async def work(self, argument: bytes, surroundings: Surroundings, client: Hashable) -> Reply:
+    async def work(self, argument: bytes, surroundings: Surroundings, asker: Asker) -> Reply:
         name = argument.decode()
         self.running.append(name)
+        self.askers[name] = asker
         try:
             await self._event(name).wait()
         except trio.Cancelled:
@@ -190,3 +192,15 @@ async def conversing(*args: Any, **options: Any) -> AsyncIterator[Conversation]:
         yield conversation
         nursery.cancel_scope.cancel()
     conversation.hangups.close()
+
+
+class Alone:
+    """An asker of whom a command knows only whose turn its work takes."""
+
+    client = "a client"
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def progress(self, done: int, total: int) -> None:
+        self.told.append((done, total))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from conversation import Alone
 from program import PATIENCE_SECONDS
 from trio_cmd.commands import COMMANDS, Surroundings
 from trio_cmd.errors import CommandFailed, NotARegularFile, NotFound, PathMissing, TooLarge
@@ -43,7 +44,7 @@ async def ask(line: bytes, settings: Comphash | None = None) -> Reply:
     work = COMMANDS[request.name].work
     assert work is not None
     with trio.fail_after(PATIENCE_SECONDS):
-        return await work(request.argument, surroundings, "client")
+        return await work(request.argument, surroundings, Alone())
 
 
 async def fault(line: bytes, settings: Comphash | None = None) -> CommandFailed:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 
+from conversation import Alone
 from program import PATIENCE_SECONDS
 from trio_cmd.commands import COMMANDS, Surroundings, lastlog
 from trio_cmd.errors import BadArguments, CommandFailed, NotFound, NotPermitted
@@ -46,7 +47,7 @@ async def ask(line: bytes, logs: Mapping[str, Path]) -> Reply:
     work = COMMANDS[request.name].work
     assert work is not None
     with trio.fail_after(PATIENCE_SECONDS):
-        return await work(request.argument, surroundings_of(logs), "client")
+        return await work(request.argument, surroundings_of(logs), Alone())
 
 
 async def fault(line: bytes, logs: Mapping[str, Path]) -> CommandFailed:

@@ -1,14 +1,13 @@
 """What one client can say, and what it is answered; in memory, under the jumping clock."""
 
 import json
-from collections.abc import Hashable
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conversation import Conversation, conversing
-from trio_cmd.commands import Command, Surroundings
+from trio_cmd.commands import Asker, Command, Surroundings
 from trio_cmd.errors import NotFound
 from trio_cmd.settings import Limits
 from trio_cmd.wire.messages import Reply
@@ -308,7 +307,7 @@ def _crash(argument: bytes, surroundings: Surroundings) -> Reply:
     raise RuntimeError("a fault of ours")
 
 
-async def _crash_slowly(argument: bytes, surroundings: Surroundings, client: Hashable) -> Reply:
+async def _crash_slowly(argument: bytes, surroundings: Surroundings, asker: Asker) -> Reply:
     async with trio.open_nursery():
         raise RuntimeError("a fault of ours")
 
@@ -434,3 +433,25 @@ async def test_the_first_reason_to_end_is_the_one_recorded(autojump_clock: MockC
         c.slow.finish("a")
         assert await c.heard_all() == b"slow a is done\n"
         assert c.session.reason == "exit"
+
+
+async def test_progress_is_said_as_json_when_the_answer_is_next_to_leave(
+    autojump_clock: MockClock,
+) -> None:
+    """A program that waits for a large file sees it move, and can match it by number."""
+    async with conversing() as c:
+        await c.say(b"slow text\nformat json\nslow a\nslow b\n")
+        for name in ("text", "a", "b"):
+            c.slow.askers[name].progress(1, 4)
+        assert await c.heard() == b""
+        c.slow.finish("text")
+        await c.heard()
+        for name in ("a", "b"):
+            c.slow.askers[name].progress(2, 4)
+        assert [json.loads(line) for line in (await c.heard()).splitlines()] == [
+            {"id": 3, "command": "slow", "event": "progress", "done": 2, "total": 4}
+        ]
+        c.slow.finish("a")
+        c.slow.finish("b")
+        assert [json.loads(line)["id"] for line in (await c.heard()).splitlines()] == [3, 4]
+        assert (c.budget.bytes, c.session._replies.pending) == (0, 0)

@@ -1,8 +1,6 @@
 """``comphash [ALGORITHM] PATH``: the digest of a file."""
 
-from collections.abc import Hashable
-
-from trio_cmd.commands.table import Command, Surroundings
+from trio_cmd.commands.table import Asker, Command, Surroundings
 from trio_cmd.errors import PathMissing
 from trio_cmd.escape import escape
 from trio_cmd.settings import ALGORITHMS
@@ -13,7 +11,7 @@ __all__ = ["COMMAND"]
 _ALGORITHMS = {name.encode(): name for name in ALGORITHMS}
 
 
-async def comphash(argument: bytes, surroundings: Surroundings, client: Hashable) -> Reply:
+async def comphash(argument: bytes, surroundings: Surroundings, asker: Asker) -> Reply:
     """Hash a file.
 
     Raises:
@@ -25,7 +23,7 @@ async def comphash(argument: bytes, surroundings: Surroundings, client: Hashable
     algorithm, path = _split(argument, surroundings.settings.comphash.algorithm)
     if not path:
         raise PathMissing
-    digest = await surroundings.hashing.digest(path, algorithm, client)
+    digest = await surroundings.hashing.digest(path, algorithm, asker.client)
     facts = {"path": escape(path), "algorithm": digest.algorithm, "digest": digest.hex}
     return Reply(
         (f"File hash is : {digest.hex}",),

@@ -2,9 +2,9 @@
 
 import os
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 
-from trio_cmd.commands.table import Command, Surroundings
+from trio_cmd.commands.table import Asker, Command, Surroundings
 from trio_cmd.errors import BadArguments, NotFound, ProgramFailed
 from trio_cmd.escape import quote
 from trio_cmd.settings import Log
@@ -27,7 +27,7 @@ _LINES_BEGIN = re.compile(rb"[0-9+-]")
 _LINES = re.compile(rb"0*([1-9][0-9]{0,4})")
 
 
-async def lastlog(argument: bytes, surroundings: Surroundings, client: Hashable) -> Reply:
+async def lastlog(argument: bytes, surroundings: Surroundings, asker: Asker) -> Reply:
     """Show the newest lines of a log.
 
     Raises:
@@ -45,7 +45,7 @@ async def lastlog(argument: bytes, surroundings: Surroundings, client: Hashable)
     )
     for log, settings in logs.items():
         try:
-            newest = await surroundings.logs.newest(os.fsencode(settings.file), lines, client)
+            newest = await surroundings.logs.newest(os.fsencode(settings.file), lines, asker.client)
         except NotFound:
             if len(logs) == 1:
                 raise

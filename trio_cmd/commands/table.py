@@ -6,14 +6,14 @@ To add a command: write its function and its row, add the row to ``COMMANDS`` in
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from trio_cmd.settings import Settings
 from trio_cmd.wire.messages import Reply
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.logs import LogReader
 
-__all__ = ["Answer", "Command", "Surroundings", "Work"]
+__all__ = ["Answer", "Asker", "Command", "Surroundings", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,19 @@ class Surroundings:
     commands: Mapping[bytes, "Command"]
 
 
+class Asker(Protocol):
+    """Who waits for the answer of a slow command, as the command sees it."""
+
+    @property
+    def client(self) -> Hashable:
+        """Whose turn the work takes; the same for all commands of one client."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Say how far the work is, in bytes; only said as JSON, and when the answer is the next to leave."""
+
+
 Answer = Callable[[bytes, Surroundings], Reply]
-Work = Callable[[bytes, Surroundings, Hashable], Awaitable[Reply]]
+Work = Callable[[bytes, Surroundings, Asker], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,7 @@ class Command:
         usage: its form, for help; optional parts in brackets.
         summary: what it does, in one line.
         answer: for a quick command; called in the session itself, so it must never wait.
-        work: for a slow command; gets also whose turn it takes.
+        work: for a slow command; gets also who asks.
     """
 
     name: str

@@ -20,10 +20,11 @@ class Budget:
 class Slot:
     """The place of one answer, or of some finished ones, in the order of answers."""
 
-    __slots__ = ("is_done", "parts")
+    __slots__ = ("count", "is_done", "parts")
 
     def __init__(self) -> None:
-        self.parts: list[bytes] = []  # one for each answer
+        self.parts: list[bytes] = []
+        self.count = 0  # answers that are done
         self.is_done = False
 
 
@@ -62,6 +63,7 @@ class ReplyQueue:
             slots.append(Slot())
             slots[-1].is_done = True
         slots[-1].parts.append(answer)
+        slots[-1].count += 1
         self.pending += 1
         self._spend(len(answer))
 
@@ -72,9 +74,19 @@ class ReplyQueue:
         self.pending += 1
         return slot
 
+    def is_next(self, slot: Slot) -> bool:
+        """Whether nothing is before a place: what is streamed into it can leave."""
+        return bool(self._slots) and self._slots[0] is slot
+
+    def stream(self, slot: Slot, data: bytes) -> None:
+        """Give what comes before the answer for a place, which is the next to leave."""
+        slot.parts.append(data)
+        self._spend(len(data))
+
     def finish(self, slot: Slot, answer: bytes) -> None:
         """Give the answer for a place."""
         slot.parts.append(answer)
+        slot.count = 1
         slot.is_done = True
         self._spend(len(answer))
 
@@ -83,12 +95,13 @@ class ReplyQueue:
         parts: list[bytes] = []
         done = 0
         for slot in self._slots:
-            if not slot.is_done:
-                break
             parts += slot.parts
+            if not slot.is_done:
+                slot.parts = []
+                break
+            self._leaving += slot.count
             done += 1
         del self._slots[:done]
-        self._leaving += len(parts)
         return b"".join(parts)
 
     def written(self, size: int) -> None:

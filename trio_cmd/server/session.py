@@ -30,6 +30,7 @@ from trio_cmd.wire.messages import (
     Form,
     Reply,
     Request,
+    format_event,
     format_notice,
     is_binary,
     is_other_protocol,
@@ -66,6 +67,25 @@ class Shared:
     hangups: Hangups
     budget: Budget
     outcomes: dict[str, int]
+
+
+class Waiting:
+    """See ``commands.Asker``: one job of one session.
+
+    Args:
+        client: the session.
+        job: what it waits for.
+    """
+
+    __slots__ = ("_job", "client")
+
+    def __init__(self, client: "Session", job: Job) -> None:
+        self.client = client
+        self._job = job
+
+    def progress(self, done: int, total: int) -> None:
+        """Say how far the work is."""
+        self.client.show_progress(self._job, done, total)
 
 
 class Session:
@@ -317,9 +337,18 @@ class Session:
     async def _work(self, job: Job) -> Reply:
         assert job.asked.request is not None
         try:
-            return await job.work(job.asked.request.argument, self._shared.surroundings, self)
+            return await job.work(job.asked.request.argument, self._shared.surroundings, Waiting(self, job))
         except CommandFailed as error:
             return Reply(error=error)
+
+    def show_progress(self, job: Job, done: int, total: int) -> None:
+        """Say how far a job is, to a client that reads JSON and waits for nothing before it."""
+        asked = job.asked
+        if asked.form == "json" and asked.request is not None and self._replies.is_next(job.slot):
+            values = {"done": done, "total": total}
+            event = format_event(asked.number, asked.request.name, "progress", values)
+            self._replies.stream(job.slot, event)
+            self._sender.flush(self._nursery)
 
     def _unfinished(self) -> dict[Asked, Slot]:
         return {} if self._workers is None else self._workers.unfinished

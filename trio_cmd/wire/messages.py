@@ -19,6 +19,7 @@ __all__ = [
     "Form",
     "Reply",
     "Request",
+    "format_event",
     "format_notice",
     "format_reply",
     "is_other_protocol",
@@ -120,6 +121,18 @@ def format_reply(reply: Reply, form: Form, request_id: int, name: bytes | None, 
         return _format_text(reply)
     head = {"id": request_id, "command": None if name is None else escape(name[:MAX_NAME_BYTES])}
     return _format_json(head, reply, seconds)
+
+
+def format_event(request_id: int, name: bytes, event: str, values: Mapping[str, Any]) -> bytes:
+    """Write what comes before the answer of a command; there is only a JSON form.
+
+    Args:
+        request_id: the number of the request in its connection, from 1.
+        name: the command as sent.
+        event: what it is.
+        values: what it says.
+    """
+    return _encode({"id": request_id, "command": escape(name), "event": event, **values})
 
 
 def format_notice(reason: str, form: Form, seconds: float = 0) -> bytes:
