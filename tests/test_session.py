@@ -264,7 +264,25 @@ async def test_slow_commands_are_busy_while_all_clients_owe_too_much(autojump_cl
         assert (
             answer == b"An error occured : too many answers wait for their readers; try again later\npong\n"
         )
-        assert c.sink.actions("command-completed")[0]["outcome"] == "busy"
+        outcomes = {r["command"]: r["outcome"] for r in c.sink.actions("command-completed")}
+        assert outcomes == {"slow": "busy", "ping": "ok"}
+
+
+async def test_the_budget_is_asked_when_the_turn_of_the_work_has_come(autojump_clock: MockClock) -> None:
+    """Commands that were pipelined while there was room do not pass a budget that is spent since."""
+    async with conversing(Limits(running_per_client=1)) as c:
+        await c.say(b"slow a\nslow b\n")
+        c.budget.bytes = c.budget.max_bytes
+        c.slow.finish("a")
+        assert (await c.heard()).startswith(b"slow a is done\nAn error occured : too many answers wait")
+
+
+async def test_a_turn_is_bounded_in_bytes_too(autojump_clock: MockClock) -> None:
+    """Long lines cost more than short ones; the others are served all the same."""
+    async with conversing() as c:
+        c.session._lines.feed(b"".join(b"%08000d\n" % number for number in range(8)))
+        c.session._turn()
+        assert c.session.requests == 3
 
 
 async def test_nothing_is_taken_while_the_record_is_half_full(autojump_clock: MockClock) -> None:

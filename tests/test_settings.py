@@ -259,7 +259,7 @@ def test_all_faults_of_all_layers_are_told_at_once(write_settings: WriteSettings
     )
     assert len(faults) == 9
     assert faults[-3:] == [
-        "TRIO_CMD_PORT: server.port: expected int, got str",
+        "TRIO_CMD_PORT: server.port: expected int",
         "--log-format: logging.format: expected auto or json or twisted",
         "--port: server.port: expected int <= 65535",
     ]

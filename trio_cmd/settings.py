@@ -192,8 +192,11 @@ def read_file(path: str) -> Layer:
     """
     shown = escape(path)
     try:
-        with open(path, "rb") as file:
+        # O_NONBLOCK: a FIFO would wait for somebody to write settings into it.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise SettingsError([f"{shown}: not a regular file; name a settings file that can be read"])
             if mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise SettingsError(
                     [f"{shown}: others than its owner may write it; chmod go-w {quote(path)}"]
@@ -279,7 +282,8 @@ def _convert(value: Any, kind: type[_T] | Any, *, is_text: bool = False) -> _T:
         return msgspec.convert(int(value) if is_number else value, kind)
     except msgspec.ValidationError as error:
         choices = get_args(kind) if getattr(kind, "__origin__", None) is Literal else ()
-        expected = str(error).replace("`", "").replace("Expected float", "expected number")
+        expected = str(error).replace("`", "").replace("Expected float", "expected number").removesuffix(".0")
+        expected = expected.removesuffix(", got str") if is_text else expected
         raise ValueError(
             "expected " + " or ".join(choices) if choices else expected[0].lower() + expected[1:]
         ) from error

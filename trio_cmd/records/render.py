@@ -4,7 +4,8 @@ Whatever the fields hold, the line is pure ASCII, at most ``MAX_LINE_BYTES`` lon
 for its reader: the shippers in use cut longer ones and then pass on broken JSON.
 """
 
-import codecs
+import bisect
+import json
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -19,8 +20,7 @@ _HEAD = ("level", "event", "action", "system", "connection", "client", "port")
 _KEEPS_ITS_END = "exception"  # the last lines of a traceback say what went wrong
 # Short, and wrong if cut: half a digest is that of another algorithm.
 _KEPT_WHOLE = frozenset(("timestamp", "level", "action", "system", "client", "digest"))
-# How many characters texts may have, tried in turn: a character takes up to twelve bytes, and few steps keep
-# the cost of an oversized line low.  With the last, any record of the table fits.
+# How many characters texts may have: a character takes up to twelve bytes.  With the last, any record fits.
 _CUTS = (3500, 2500, 1750, 1250, 900, 640, 450, 320, 230, 160, 110, 64, 32, 16)
 
 _encode = msgspec.json.Encoder().encode
@@ -46,24 +46,30 @@ def render_twisted(fields: Mapping[str, Any], seconds: float) -> bytes:
 
 def _json_line(fields: Mapping[str, Any]) -> bytes:
     line = _encode(fields)
-    if not line.isascii():
-        line = line.decode().encode("ascii", _JSON_ESCAPES)
+    if not line.isascii():  # msgspec leaves such characters as they are; what it writes is the same otherwise
+        line = json.dumps(fields, separators=(",", ":")).encode("ascii")
     return line + b"\n"
 
 
 def _twisted_line(fields: Mapping[str, Any]) -> bytes:
     text = f"{fields['event']}\n{fields['exception']}" if "exception" in fields else fields["event"]
-    line = f"{fields['timestamp']} [{fields['system']}] " + text.replace("\n", "\n\t")
+    mark = " (truncated)" if "truncated" in fields else ""
+    line = f"{fields['timestamp']} [{fields['system']}] " + text.replace("\n", "\n\t") + mark
     return line.encode("ascii", "backslashreplace") + b"\n"
 
 
 def _fit(fields: dict[str, Any], write: Callable[[Mapping[str, Any]], bytes]) -> bytes:
-    """Cut the longest texts until the line is short enough."""
+    """Cut the longest texts as little as makes the line short enough."""
     line = write(fields)
-    cuts = iter(_CUTS)
-    while len(line) > MAX_LINE_BYTES:
-        line = write({**fields, **_cut_texts(fields, next(cuts)), "truncated": True})
-    return line
+    if len(line) <= MAX_LINE_BYTES:
+        return line
+
+    def cut(limit: int) -> bytes:
+        return write({**fields, **_cut_texts(fields, limit), "truncated": True})
+
+    # A search by halves: clients send such lines on purpose, and each try costs.
+    index = bisect.bisect_left(_CUTS, -MAX_LINE_BYTES, hi=len(_CUTS) - 1, key=lambda limit: -len(cut(limit)))
+    return cut(_CUTS[index])
 
 
 def _cut_texts(fields: Mapping[str, Any], limit: int) -> dict[str, str]:
@@ -72,17 +78,6 @@ def _cut_texts(fields: Mapping[str, Any], limit: int) -> dict[str, str]:
         for name, text in fields.items()
         if isinstance(text, str) and len(text) > limit and name not in _KEPT_WHOLE
     }
-
-
-def _json_escapes(error: UnicodeError) -> tuple[str, int]:
-    """Spell what is not ASCII as JSON does, in UTF-16 units."""
-    assert isinstance(error, UnicodeEncodeError)
-    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)), error.end
-
-
-_JSON_ESCAPES = "trio_cmd.json"
-codecs.register_error(_JSON_ESCAPES, _json_escapes)
 
 
 def _utc(seconds: float) -> str:

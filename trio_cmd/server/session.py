@@ -42,6 +42,7 @@ __all__ = ["Session", "Shared"]
 
 # Of one client, before the others get their turn.
 LINES_PER_TURN = 64
+BYTES_PER_TURN = 16384
 LINGER_SECONDS = 2.0
 STOPPING_LINGER_SECONDS = 0.5
 # How often a client that waits for room in the record looks again.
@@ -248,7 +249,9 @@ class Session:
 
     def _turn(self) -> None:
         """Take as many lines as one client may at once."""
-        for _ in range(LINES_PER_TURN):
+        end = self._lines.taken + LINES_PER_TURN
+        size = 0
+        while self._lines.taken < end and size < BYTES_PER_TURN:
             try:
                 line = self._lines.next_line()
             except LineTooLong as error:
@@ -257,6 +260,7 @@ class Session:
                 return
             if line is None:
                 return
+            size += len(line)
             self._take(line)
             if self.reason is not None or self._replies.is_full():
                 return
@@ -311,9 +315,6 @@ class Session:
             self._end("exit")
 
     def _begin_work(self, work: Work, asked: Asked) -> None:
-        if self._shared.budget.is_spent():
-            self._answer(asked, Reply(error=Busy("too many answers wait for their readers")))
-            return
         if self._workers is None:
             self._workers = Workers(self._shared.limits.running_per_client, self._replies, self._do)
         self._workers.start(Job(asked, work, self._replies.reserve()), self._nursery)
@@ -336,6 +337,8 @@ class Session:
 
     async def _work(self, job: Job) -> Reply:
         assert job.asked.request is not None
+        if self._shared.budget.is_spent():  # asked when its turn has come: it may have waited long
+            return Reply(error=Busy("too many answers wait for their readers"))
         try:
             return await job.work(job.asked.request.argument, self._shared.surroundings, Waiting(self, job))
         except CommandFailed as error:
