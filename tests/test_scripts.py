@@ -111,3 +111,19 @@ def test_the_package_runs_from_a_checkout(checkout: Path) -> None:
     with Program(cwd=checkout, env={"PYTHONSAFEPATH": ""}) as program:
         wait_until(lambda: program.port > 0, "it listens")
         assert program.ask(b"ping\n") == b"pong\n"
+
+
+@pytest.mark.proof
+def test_a_checkout_is_started_from_anywhere_by_any_name(checkout: Path, tmp_path: Path) -> None:
+    """No file that lies where it is started is run, a link works, and so does a checkout that was moved."""
+    env = {"PYTHON": sys.executable}
+    assert run(checkout, "run", "--version", env=env).returncode == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for module in ("trio", "msgspec", "trio_cmd"):
+        (elsewhere / f"{module}.py").write_text("raise SystemExit('something else was run')\n")
+    moved = checkout.rename(tmp_path / "moved")
+    (elsewhere / "start-moved").symlink_to(moved / "scripts" / "run")
+    command = [str(elsewhere / "start-moved"), "--version"]
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout) == (0, "trio-cmd 0.1.0\n"), done.stderr
