@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -127,3 +128,10 @@ def test_a_checkout_is_started_from_anywhere_by_any_name(checkout: Path, tmp_pat
     command = [str(elsewhere / "start-moved"), "--version"]
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout) == (0, "trio-cmd 0.1.0\n"), done.stderr
+
+
+def test_the_command_is_there_after_an_installation() -> None:
+    """``pip install .`` gives ``trio-cmd``, wherever it went."""
+    command = Path(sysconfig.get_path("scripts")) / "trio-cmd"
+    done = subprocess.run([str(command), "--version"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "trio-cmd 0.1.0\n")
