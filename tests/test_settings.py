@@ -378,3 +378,12 @@ def test_any_values_are_settings_or_faults_and_never_a_traceback(values: dict[st
         assert 0.05 <= settings.limits.idle_seconds <= 86400
     assert all(fault.startswith("file: ") for fault in faults)
     assert all(len(fault.splitlines()) == 1 for fault in faults)
+
+
+def test_a_settings_file_that_is_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
+    """The start never waits for somebody to write settings into it."""
+    fifo = tmp_path / "trio-cmd.toml"
+    os.mkfifo(fifo, 0o600)
+    with pytest.raises(SettingsError) as caught:
+        read_file(str(fifo))
+    assert caught.value.faults == [f"{fifo}: not a regular file; name a settings file that can be read"]
