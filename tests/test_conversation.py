@@ -14,7 +14,7 @@ from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 
-NAMES = ["lastlog", "comphash", "help", "ping", "status", "format", "exit", "quit"]
+NAMES = ["lastlog", "comphash", "verify", "help", "ping", "status", "format", "exit", "quit"]
 
 
 @contextmanager

@@ -22,24 +22,25 @@ from trio_cmd.errors import (
 )
 from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.settings import ALGORITHMS, Comphash
-from trio_cmd.work import files, hashing
+from trio_cmd.work import files
 from trio_cmd.work.hashing import PIECE_BYTES, Digest, Hashing, digest_file
 from trio_cmd.work.limiter import LimiterStatistics, WaitingRoom
+from trio_cmd.work.threads import DiskThreads
 
 NO_BOUND = 1 << 60
 SPARSE_BYTES = 32 << 30  # half a minute of work at least
 IDLE = LimiterStatistics(running=0, waiting=0)
 
 
-def never() -> None:
+def never(done: int, total: int) -> None:
     """Check nothing."""
 
 
-def at_piece(number: int, act: Callable[[], object]) -> Callable[[], None]:
+def at_piece(number: int, act: Callable[[], object]) -> Callable[[int, int], None]:
     """A check that acts after so many pieces have been read."""
     seen = 0
 
-    def check() -> None:
+    def check(done: int, total: int) -> None:
         nonlocal seen
         seen += 1
         if seen == number:
@@ -71,9 +72,15 @@ async def wait_for(is_true: Callable[[], bool]) -> None:
             await trio.sleep(0.002)
 
 
-def make_hashing(max_waiting: int = 256, limit: object = None, **options: float) -> Hashing:
+def make_hashing(
+    max_waiting: int = 256,
+    limit: object = None,
+    open_file: Callable[[bytes], int] = files.open_regular,
+    **options: float,
+) -> Hashing:
     settings = Comphash(**{"threads": 1, **options})  # type: ignore[arg-type]
-    return Hashing(settings, WaitingRoom(max_waiting), limit or no_limit)  # type: ignore[arg-type]
+    room = WaitingRoom(max_waiting)
+    return Hashing(settings, room, limit or no_limit, DiskThreads(), open_file)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -103,22 +110,23 @@ def pieces(tmp_path: Path) -> Path:
 
 
 class Disk:
-    """A dead disk: whoever opens a file waits until it comes back."""
+    """A dead disk: whoever opens a file below /dead waits until it comes back."""
 
     def __init__(self) -> None:
         self.is_back = threading.Event()
         self.waiting = 0
 
     def open_regular(self, path: bytes) -> int:
+        if not path.startswith(b"/dead"):
+            return files.open_regular(path)
         self.waiting += 1
         assert self.is_back.wait(PATIENCE_SECONDS)
-        return files.open_regular(path)
+        return files.open_regular(path[len(b"/dead") :])
 
 
 @pytest.fixture
-async def dead_disk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Disk]:
+async def dead_disk() -> AsyncIterator[Disk]:
     disk = Disk()
-    monkeypatch.setattr(hashing, "open_regular", disk.open_regular)
     yield disk
     disk.is_back.set()
 
@@ -166,7 +174,7 @@ def test_file_is_hashed_up_to_the_greatest_size_and_no_byte_beyond(tmp_path: Pat
     path.write_bytes(b"12345")
     assert digest_file(os.fsencode(path), "sha1", 5, never).bytes == 5
     with pytest.raises(TooLarge) as caught:
-        digest_file(os.fsencode(path), "sha1", 4, lambda: pytest.fail("nothing of it may be read"))
+        digest_file(os.fsencode(path), "sha1", 4, lambda *_: pytest.fail("nothing of it may be read"))
     assert caught.value.message == f"larger than 4 bytes: '{path}'"
     assert open_positions(path) == []
 
@@ -248,7 +256,7 @@ def test_file_that_grows_faster_than_it_is_read_is_given_up(pieces: Path) -> Non
     """A busy log must not keep a thread for ever."""
     reads = 0
 
-    def grow() -> None:
+    def grow(done: int, total: int) -> None:
         nonlocal reads
         reads += 1
         assert reads < 10, "read on and on"
@@ -264,7 +272,7 @@ def test_what_check_raises_ends_the_reading(pieces: Path) -> None:
     """A cancelled hash stops at the next piece and leaves no file open."""
     seen: list[int] = []
 
-    def stop() -> None:
+    def stop(done: int, total: int) -> None:
         seen.extend(open_positions(pieces))
         raise InterruptedByTest
 
@@ -278,13 +286,10 @@ class InterruptedByTest(Exception):
     pass
 
 
-def test_error_of_the_disk_is_told_with_the_path_as_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_of_the_disk_is_told_with_the_path_as_asked(tmp_path: Path) -> None:
     """A bad sector is the host's fault, and one line; here a folder stands for the disk that fails."""
-    monkeypatch.setattr(hashing, "open_regular", lambda path: os.open(tmp_path, os.O_RDONLY))
     with pytest.raises(Unavailable) as caught:
-        digest_file(b"/asked", "sha1", NO_BOUND, never)
+        digest_file(b"/asked", "sha1", NO_BOUND, never, lambda path: os.open(tmp_path, os.O_RDONLY))
     assert caught.value.message == "[Errno 21] Is a directory: '/asked'"
     assert open_positions(tmp_path) == []
 
@@ -292,7 +297,7 @@ def test_error_of_the_disk_is_told_with_the_path_as_asked(
 # Hashing: many askers, few threads
 
 
-async def test_digest_comes_from_a_worker_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_digest_comes_from_a_worker_thread(tmp_path: Path) -> None:
     """A slow disk must not stop the conversation with everybody else."""
     threads: list[threading.Thread] = []
 
@@ -300,10 +305,9 @@ async def test_digest_comes_from_a_worker_thread(tmp_path: Path, monkeypatch: py
         threads.append(threading.current_thread())
         return files.open_regular(path)
 
-    monkeypatch.setattr(hashing, "open_regular", note_thread)
     path = tmp_path / "file"
     path.write_bytes(b"lab\n")
-    digest = await make_hashing().digest(os.fsencode(path), "sha1", "client")
+    digest = await make_hashing(open_file=note_thread).digest(os.fsencode(path), "sha1", "client")
     assert digest == Digest("sha1", hashlib.sha1(b"lab\n").hexdigest(), 4)
     assert threads[0] is not threading.current_thread()
 
@@ -318,7 +322,7 @@ async def test_special_file_is_refused_and_leaves_no_thread(special: str, tmp_pa
         for _ in range(41):
             with pytest.raises(NotARegularFile):
                 await hasher.digest(path, "sha1", "client")
-    assert hasher._threads.borrowed_tokens == 0
+    assert hasher._threads.unfinished() == 0
     assert hasher.statistics() == IDLE
 
 
@@ -343,7 +347,7 @@ async def test_cancelled_hash_ends_within_one_piece(big: Path, nursery: trio.Nur
             scope.cancel()
     assert scope.cancelled_caught
     assert hasher.statistics() == IDLE
-    await wait_for(lambda: hasher._threads.borrowed_tokens == 0)
+    await wait_for(lambda: hasher._threads.unfinished() == 0)
     assert trio.current_time() - began < 1
     assert cancelled_at < SPARSE_BYTES
     assert open_positions(big) == []
@@ -357,7 +361,7 @@ async def test_deadline_ends_the_hash(big: Path, nursery: trio.Nursery) -> None:
     with trio.fail_after(PATIENCE_SECONDS), pytest.raises(DeadlinePassed) as caught:
         await hasher.digest(os.fsencode(big), "sha1", "client")
     assert caught.value.message == "comphash not finished in 0.1 s"
-    await wait_for(lambda: hasher._threads.borrowed_tokens == 0)
+    await wait_for(lambda: hasher._threads.unfinished() == 0)
     assert hasher.statistics() == IDLE
 
 
@@ -373,49 +377,23 @@ async def test_one_too_many_waits_and_the_next_is_refused(big: Path) -> None:
             await hasher.digest(os.fsencode(big), "sha1", "c")
         asking.cancel_scope.cancel()
     assert hasher.statistics() == IDLE
-    await wait_for(lambda: hasher._threads.borrowed_tokens == 0)
+    await wait_for(lambda: hasher._threads.unfinished() == 0)
 
 
 async def test_asker_does_not_wait_for_a_dead_disk(dead_disk: Disk, tmp_path: Path) -> None:
     """The client that leaves is let go at once; the thread ends when its disk comes back."""
     path = tmp_path / "file"
     path.write_bytes(bytes(10))
-    hasher = make_hashing()
+    hasher = make_hashing(open_file=dead_disk.open_regular)
     async with trio.open_nursery() as asking:
-        asking.start_soon(hasher.digest, os.fsencode(path), "sha1", "client")
+        asking.start_soon(hasher.digest, b"/dead" + os.fsencode(path), "sha1", "client")
         await wait_for(lambda: dead_disk.waiting == 1)
         asking.cancel_scope.cancel()
     assert hasher.statistics() == IDLE
-    assert hasher._threads.borrowed_tokens == 1
+    assert hasher._threads.unfinished() == 1
     dead_disk.is_back.set()
-    await wait_for(lambda: hasher._threads.borrowed_tokens == 0)
+    await wait_for(lambda: hasher._threads.unfinished() == 0)
     assert open_positions(path) == []
-
-
-async def test_hung_threads_do_not_count_against_healthy_work(
-    dead_disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One dead disk must not end the hashing of the others; too many hung threads are told at once."""
-    monkeypatch.setattr(hashing, "MAX_HUNG_THREADS", 2)
-    path = tmp_path / "file"
-    path.write_bytes(b"healthy")
-    hasher = make_hashing()
-    for hung in range(1, 4):
-        with monkeypatch.context() as healthy:
-            healthy.setattr(hashing, "open_regular", files.open_regular)
-            digest = await hasher.digest(os.fsencode(path), "sha1", "client")
-            assert digest.hex == hashlib.sha1(b"healthy").hexdigest()
-        async with trio.open_nursery() as asking:
-            asking.start_soon(hasher.digest, b"/dead", "sha1", "client")
-            await wait_for(lambda hung=hung: dead_disk.waiting == hung)  # type: ignore[misc]
-            asking.cancel_scope.cancel()
-    with trio.fail_after(PATIENCE_SECONDS), pytest.raises(Unavailable) as caught:
-        await hasher.digest(os.fsencode(path), "sha1", "client")
-    assert caught.value.message == "too many reads hang in the kernel; see to the disks"
-    assert hasher.statistics() == IDLE
-    dead_disk.is_back.set()
-    await wait_for(lambda: hasher._threads.borrowed_tokens == 0)
-    assert (await hasher.digest(os.fsencode(path), "sha1", "client")).bytes == 7
 
 
 @pytest.mark.parametrize(("threads", "cores", "expected"), [(0, 2, 2), (0, 64, 4), (0, None, 1), (7, 2, 7)])

@@ -167,7 +167,7 @@ async def test_missing_log_is_not_found_and_costs_no_place(tmp_path: Path) -> No
         with pytest.raises(NotFound):
             await newest(tmp_path / "missing", 10, reader)
     assert reader.statistics() == IDLE
-    assert reader._opening.borrowed_tokens == 0
+    assert reader._threads.unfinished() == 0
 
 
 async def test_log_that_is_no_regular_file_is_refused(tmp_path: Path) -> None:
@@ -259,9 +259,9 @@ async def test_asker_does_not_wait_for_a_dead_disk_and_the_late_file_is_closed(
         await wait_for(lambda: gate.waiting == 1)
         asking.cancel_scope.cancel()
     assert reader.statistics() == IDLE
-    assert reader._opening.borrowed_tokens == 1
+    assert reader._threads.unfinished() == 1
     gate.is_free.set()
-    await wait_for(lambda: reader._opening.borrowed_tokens == 0)
+    await wait_for(lambda: reader._threads.unfinished() == 0)
     assert not is_open(log_file)
 
 
@@ -296,7 +296,7 @@ async def test_asker_that_leaves_when_the_file_has_just_been_opened_closes_it(
     assert was_open == [True]
     assert not is_open(log_file)
     assert reader.statistics() == IDLE
-    await wait_for(lambda: reader._opening.borrowed_tokens == 0)
+    await wait_for(lambda: reader._threads.unfinished() == 0)
     assert not is_open(log_file)
 
 
@@ -348,29 +348,6 @@ async def test_more_askers_than_places_wait_and_then_are_refused(gate: Gate, log
         gate.is_free.set()
     assert gate.waiting == 2
     assert reader.statistics() == IDLE
-
-
-async def test_logs_on_a_dead_disk_do_not_count_against_the_others(
-    gate: Gate, log_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The log of a healthy disk can be read until very much hangs, and then its askers are told at once."""
-    monkeypatch.setattr(logs, "_MAX_HUNG_THREADS", 2)
-    reader = make_reader(places=1)
-    for hung in range(1, 4):
-        with monkeypatch.context() as healthy:
-            healthy.setattr(logs, "open_regular", files.open_regular)
-            assert len((await newest(log_file, 3, reader)).lines) == 3
-        async with trio.open_nursery() as asking:
-            asking.start_soon(newest, Path("/dead"), 10, reader)
-            await wait_for(lambda hung=hung: gate.waiting == hung)  # type: ignore[misc]
-            asking.cancel_scope.cancel()
-    with pytest.raises(Unavailable) as caught:
-        await newest(log_file, 10, reader)
-    assert caught.value.message == "too many reads hang in the kernel; see to the disks"
-    assert reader.statistics() == IDLE
-    gate.is_free.set()
-    await wait_for(lambda: reader._opening.borrowed_tokens == 0)
-    assert len((await newest(log_file, 3, reader)).lines) == 3
 
 
 # The newest whole lines that fit

@@ -21,6 +21,7 @@ from trio_cmd.server import admission, server
 from trio_cmd.server.server import Server
 from trio_cmd.settings import Limits, ServerSettings, Settings
 from trio_cmd.wire.stream import PlainStream, SocketStream
+from trio_cmd.work.roots import Roots
 
 
 class CountingSink(ListSink):
@@ -41,7 +42,7 @@ class Running:
     def __init__(self, settings: Settings) -> None:
         self.sink = CountingSink()
         sink = cast("Any", self.sink)
-        self.server = Server(settings, make_logger(sink, render_json), sink, "1.2.3")
+        self.server = Server(settings, make_logger(sink, render_json), sink, "1.2.3", Roots(("/",)))
         self.port = 0
 
     async def connect(self) -> trio.SocketStream:

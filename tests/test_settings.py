@@ -143,6 +143,7 @@ def test_each_everyday_flag_has_its_variable_and_others_are_ignored() -> None:
                     "TRIO_CMD_PORT": "0",
                     "TRIO_CMD_MAX_CLIENTS": "7",
                     "TRIO_CMD_LOG_FORMAT": "twisted",
+                    "TRIO_CMD_ROOT": "/srv",
                     "TRIO_CMD_REQUIRE_TOOLS": "1",
                     "PORT": "5",
                 }
@@ -151,7 +152,8 @@ def test_each_everyday_flag_has_its_variable_and_others_are_ignored() -> None:
     )
     assert (settings.server.host, settings.server.port, settings.server.max_clients) == ("localhost", 0, 7)
     assert settings.logging.format == "twisted"
-    assert len(FLAGS) == 4
+    assert settings.comphash.roots == ("/srv",)
+    assert len(FLAGS) == 5
 
 
 @pytest.mark.parametrize("flag", FLAGS)

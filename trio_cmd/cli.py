@@ -27,6 +27,7 @@ from trio_cmd.settings import (
     load,
     read_file,
 )
+from trio_cmd.work.roots import Roots
 
 __all__ = ["main"]
 
@@ -41,7 +42,9 @@ _HELP = {
     "port": ("PORT", "listen there (9999); 0: any free port"),
     "max-clients": ("N", "this many clients at once (100)"),
     "log-format": ("FORMAT", "auto, json or twisted (auto: text on a terminal, else JSON)"),
+    "root": ("DIR", "files below this folder may be hashed (/); may be repeated"),
 }
+_REPEATED = ("root",)
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -58,15 +61,17 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     args = _parser().parse_args(argv)
     try:
         settings = _load_settings(args, environ)
+        roots = Roots(settings.comphash.roots)
     except SettingsError as error:
         return _say(EXIT_SETTINGS, *error.faults)
-    if args.check_config:
-        with contextlib.suppress(OSError):  # whoever reads the exit code needs no line
-            os.write(STANDARD_OUTPUT, b"the settings are good\n")
-        return EXIT_OK
-    if STANDARD_OUTPUT in closed:
-        _complain(EXIT_OK, "standard output is closed: nothing is recorded")
-    return _serve(settings)
+    with roots:
+        if args.check_config:
+            with contextlib.suppress(OSError):  # whoever reads the exit code needs no line
+                os.write(STANDARD_OUTPUT, b"the settings are good\n")
+            return EXIT_OK
+        if STANDARD_OUTPUT in closed:
+            _complain(EXIT_OK, "standard output is closed: nothing is recorded")
+        return _serve(settings, roots)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     for flag, (metavar, text) in _HELP.items():
-        parser.add_argument(f"--{flag}", metavar=metavar, help=text)
+        action = "append" if flag in _REPEATED else "store"
+        parser.add_argument(f"--{flag}", metavar=metavar, help=text, action=action)
     parser.add_argument(
         "--config", metavar="FILE", help=f"settings file ($TRIO_CMD_CONFIG, else {DEFAULT_PATH})"
     )
@@ -112,12 +118,12 @@ def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Sett
     return settings
 
 
-def _serve(settings: Settings) -> int:
+def _serve(settings: Settings, roots: Roots) -> int:
     """Serve until told to stop, and see the last records out."""
     log, sink = open_records(settings.logging, STANDARD_OUTPUT)
     with note_signals() as noted, route_stdlib(log):
         log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
-        server = Server(settings, log, sink, __version__)
+        server = Server(settings, log, sink, __version__, roots)
         code = _run(server, log, settings.limits.stop_seconds, noted)
         log.record(events.STOPPED, reason=_NO_SIGNAL.get(code) or server.stop_reason)
         if unsaid := sink.close(server.seconds_left(LAST_SECONDS)):

@@ -7,6 +7,7 @@ what happened, and what to type instead.
 
 import errno
 import os
+from collections.abc import Iterable
 from typing import ClassVar
 
 from trio_cmd.escape import quote
@@ -27,6 +28,7 @@ __all__ = [
     "NotFound",
     "NotPermitted",
     "OurFault",
+    "OutsideRoots",
     "PathMissing",
     "ProgramFailed",
     "SettingsError",
@@ -129,6 +131,15 @@ class NotARegularFile(HostFault):
 
     def __init__(self, path: bytes) -> None:
         super().__init__(f"not a regular file: {quote(path)}")
+
+
+class OutsideRoots(HostFault):
+    """The path leads outside of the roots; nothing is said of what is there, not even whether it is."""
+
+    code = "outside-roots"
+
+    def __init__(self, path: bytes, roots: Iterable[bytes]) -> None:
+        super().__init__(f"outside the roots: {quote(path)}; ask below {' or '.join(map(quote, roots))}")
 
 
 class TooLarge(HostFault):

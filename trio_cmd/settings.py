@@ -90,8 +90,9 @@ class Log(Struct, frozen=True, kw_only=True):
 
 
 class Comphash(Struct, frozen=True, kw_only=True):
-    """What ``comphash`` may cost."""
+    """Which files ``comphash`` may be asked for, and what it may cost."""
 
+    roots: Annotated[tuple[str, ...], Meta(min_length=1)] = ("/",)  # absolute folders
     algorithm: Algorithm = "sha1"
     threads: CountOrAuto = 0  # 0: one per core, at most 4
     seconds: Seconds = 600
@@ -133,6 +134,7 @@ FLAGS: Mapping[str, str] = {
     "port": "server.port",
     "max-clients": "server.max_clients",
     "log-format": "logging.format",
+    "root": "comphash.roots",
 }
 """The everyday flags, and as ``TRIO_CMD_`` variables: name -> dotted path of its setting."""
 
@@ -170,14 +172,14 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
     return from_texts({variables[variable]: (variable, text) for variable, text in given.items()})
 
 
-def from_flags(given: Mapping[str, str]) -> Layer:
-    """Take the everyday settings from flags: name without dashes -> text."""
+def from_flags(given: Mapping[str, str | list[str]]) -> Layer:
+    """Take the everyday settings from flags: name without dashes -> text, or texts of a repeated one."""
     return from_texts({FLAGS[flag]: (f"--{flag}", text) for flag, text in given.items()})
 
 
-def from_texts(texts: Mapping[str, tuple[str, str]]) -> Layer:
+def from_texts(texts: Mapping[str, tuple[str, str | list[str]]]) -> Layer:
     """Make a layer of texts: dotted path -> (where it came from, text)."""
-    values: dict[str, dict[str, str]] = {}
+    values: dict[str, dict[str, str | list[str]]] = {}
     for path, (_, text) in texts.items():
         section, _, key = path.partition(".")
         values.setdefault(section, {})[key] = text
@@ -232,10 +234,14 @@ def _convert_table(
         if key not in fields:
             faults.append(f"{layer.source}: {escape(path)}: unknown key{_nearest(key, fields)}")
             continue
+        # A variable names one root; the flag may be repeated.
+        is_single = path == "comphash.roots" and layer.is_text and isinstance(value, str)
         try:
-            converted = _convert(value, fields[key], is_text=layer.is_text)
+            converted = _convert([value] if is_single else value, fields[key], is_text=layer.is_text)
             if path == "server.host":
                 _check_loopback(converted)
+            if path == "comphash.roots":
+                _check_roots(converted)
         except ValueError as error:
             faults.append(f"{layer.label(path)}: {path}: {error}")
         else:
@@ -278,7 +284,7 @@ def _convert(value: Any, kind: type[_T] | Any, *, is_text: bool = False) -> _T:
     """
     try:
         # Digits are the one form of a number as text; a lax conversion would take 1e3 for one as well.
-        is_number = is_text and _DIGITS.fullmatch(value) and kind is not str
+        is_number = is_text and isinstance(value, str) and _DIGITS.fullmatch(value) and kind is not str
         return msgspec.convert(int(value) if is_number else value, kind)
     except msgspec.ValidationError as error:
         choices = get_args(kind) if getattr(kind, "__origin__", None) is Literal else ()
@@ -297,6 +303,12 @@ def _check_loopback(host: str) -> None:
         is_loopback = False
     if not is_loopback:
         raise ValueError("expected a loopback address: 127.0.0.1, ::1 or localhost")
+
+
+def _check_roots(roots: Iterable[str]) -> None:
+    """Let only folders be roots whose meaning does not depend on where the server is started."""
+    if not all(root.startswith("/") and "\0" not in root for root in roots):
+        raise ValueError("expected absolute paths of folders")
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:

@@ -5,8 +5,9 @@ from trio_cmd.errors import PathMissing
 from trio_cmd.escape import escape
 from trio_cmd.settings import ALGORITHMS
 from trio_cmd.wire.messages import Reply
+from trio_cmd.work.hashing import Digest
 
-__all__ = ["COMMAND"]
+__all__ = ["COMMAND", "digest_file", "facts_of"]
 
 _ALGORITHMS = {name.encode(): name for name in ALGORITHMS}
 
@@ -21,15 +22,32 @@ async def comphash(argument: bytes, surroundings: Surroundings, asker: Asker) ->
     Cancel: the hashing ends.
     """
     algorithm, path = _split(argument, surroundings.settings.comphash.algorithm)
-    if not path:
-        raise PathMissing
-    digest = await surroundings.hashing.digest(path, algorithm, asker.client)
-    facts = {"path": escape(path), "algorithm": digest.algorithm, "digest": digest.hex}
+    digest = await digest_file(path, algorithm, surroundings, asker)
+    facts = facts_of(path, digest)
     return Reply(
         (f"File hash is : {digest.hex}",),
         result={**facts, "bytes": digest.bytes},
         record={**facts, "size": digest.bytes},
     )
+
+
+async def digest_file(path: bytes, algorithm: str, surroundings: Surroundings, asker: Asker) -> Digest:
+    """Have a file hashed for an asker, who is told how far it is.
+
+    Raises:
+        PathMissing: the path is empty.
+        CommandFailed: why there is no digest.
+
+    Cancel: the hashing ends.
+    """
+    if not path:
+        raise PathMissing
+    return await surroundings.hashing.digest(path, algorithm, asker.client, asker.progress)
+
+
+def facts_of(path: bytes, digest: Digest) -> dict[str, str]:
+    """Say what the result and the record have in common, safe to show."""
+    return {"path": escape(path), "algorithm": digest.algorithm, "digest": digest.hex}
 
 
 def _split(argument: bytes, default: str) -> tuple[str, bytes]:

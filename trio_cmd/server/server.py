@@ -33,6 +33,8 @@ from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
+from trio_cmd.work.roots import Roots
+from trio_cmd.work.threads import DiskThreads
 
 __all__ = ["Server"]
 
@@ -58,9 +60,10 @@ class Server:
         log: records what happens.
         sink: where the log writes; clients wait for it.
         version: of this program, for ``status``.
+        roots: below which files may be named; whoever opened them closes them.
     """
 
-    def __init__(self, settings: Settings, log: EventLogger, sink: Sink, version: str) -> None:
+    def __init__(self, settings: Settings, log: EventLogger, sink: Sink, version: str, roots: Roots) -> None:
         self._settings = settings
         self._log = log
         self._sink = sink
@@ -72,8 +75,11 @@ class Server:
         self._reaper = GroupReaper()
         waiting_room = WaitingRoom(settings.limits.waiting)
         children = settings.limits.running_programs or 2 * (os.cpu_count() or 1)
-        self._hashing = Hashing(settings.comphash, waiting_room, self._sweeper.limit)
-        self._logs = LogReader(children, waiting_room, self._reaper, self._sweeper.limit)
+        self._threads = DiskThreads()
+        self._hashing = Hashing(
+            settings.comphash, waiting_room, self._sweeper.limit, self._threads, roots.open_regular
+        )
+        self._logs = LogReader(children, waiting_room, self._reaper, self._sweeper.limit, self._threads)
         self._admission = Admission(fit_descriptors(settings, children + self._hashing.max_threads))
         self._hangups = Hangups()
         self._shared = Shared(
@@ -101,6 +107,7 @@ class Server:
                 helpers.start_soon(self._sweeper.run)
                 helpers.start_soon(self._hangups.run)
                 helpers.start_soon(self._reaper.run)
+                helpers.start_soon(self._hashing.run)
                 async with trio.open_nursery() as connections:
                     await self._serve_clients(helpers, connections, task_status)
                 helpers.cancel_scope.cancel()
@@ -135,6 +142,7 @@ class Server:
             "hashing_waiting": hashing.waiting,
             "logs_running": logs.running,
             "logs_waiting": logs.waiting,
+            "reads_hung": self._threads.hung(),
             "pending_bytes": self._shared.budget.bytes,
             "records_written": records.written,
             "records_lost": records.lost,

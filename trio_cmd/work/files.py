@@ -18,8 +18,9 @@ from contextlib import contextmanager
 
 from trio_cmd.errors import NotARegularFile, from_os_error
 
-__all__ = ["open_regular"]
+__all__ = ["HAS_O_PATH", "MAX_LINKS", "is_proc", "open_regular", "reopen_regular"]
 
+_PROC = 0x9FA0
 # File systems whose files are made up by the kernel as they are read: reading one can wait for
 # ever (/proc/kmsg), have an effect, or give different bytes each time.  Magic numbers of statfs(2).
 _PSEUDO_FILE_SYSTEMS = frozenset(
@@ -41,7 +42,7 @@ _PSEUDO_FILE_SYSTEMS = frozenset(
         "openprom": 0x9FA1,
         "pidfs": 0x50494446,
         "pipefs": 0x50495045,
-        "proc": 0x9FA0,
+        "proc": _PROC,
         "pstore": 0x6165676C,
         "resctrl": 0x7655821,
         "rpc_pipefs": 0x67596969,
@@ -55,9 +56,10 @@ _PSEUDO_FILE_SYSTEMS = frozenset(
     }.values()
 )
 _TMPFS = 0x01021994
-_MAX_LINKS = 40  # as the kernel's own
+MAX_LINKS = 40  # as the kernel's own
 
 _O_PATH = getattr(os, "O_PATH", 0)
+HAS_O_PATH = _O_PATH != 0
 # O_NONBLOCK: nobody waits for the holder of a lease on the file.
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
@@ -79,11 +81,33 @@ def open_regular(path: bytes, *, only_own_links: bool = False) -> int:
     """
     try:
         with _resolved(path, only_own_links=only_own_links) as fd:
-            if not stat.S_ISREG(os.fstat(fd).st_mode) or _is_pseudo(fd):
-                raise NotARegularFile(path)
-            return _reopen(fd)
+            return reopen_regular(fd, path)
     except OSError as error:
         raise from_os_error(error, path) from error
+
+
+def reopen_regular(fd: int, path: bytes) -> int:
+    """Open for reading what a descriptor names, if it is a regular file.
+
+    Args:
+        fd: of what was found, not opened (``O_PATH``); it stays the caller's.
+        path: as asked.
+
+    Returns:
+        A descriptor, the caller's to close.
+
+    Raises:
+        NotARegularFile: it is something else, or the kernel makes it up.
+        OSError: it may not be read, or cannot.
+    """
+    if not stat.S_ISREG(os.fstat(fd).st_mode) or _is_pseudo(fd):
+        raise NotARegularFile(path)
+    return _reopen(fd)
+
+
+def is_proc(fd: int) -> bool:
+    """Tell whether something lies in ``/proc``, where a link can lead anywhere."""
+    return _file_system_type(fd) == _PROC
 
 
 @contextmanager
@@ -106,7 +130,7 @@ def _look_at(path: bytes, flags: int = 0) -> int:
 
 def _resolve_own_links(path: bytes) -> int:
     """Follow symbolic links in the last component one by one, each looked at before it is followed."""
-    for _ in range(_MAX_LINKS + 1):  # the last is the file itself
+    for _ in range(MAX_LINKS + 1):  # the last is the file itself
         fd = _look_at(path, os.O_NOFOLLOW)
         status = os.fstat(fd)
         if not stat.S_ISLNK(status.st_mode):

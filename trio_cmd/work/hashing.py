@@ -11,19 +11,22 @@ from dataclasses import dataclass
 
 import trio
 
-from trio_cmd.errors import ChangedWhileRead, TooLarge, Unavailable, from_os_error
+from trio_cmd.errors import ChangedWhileRead, TooLarge, from_os_error
 from trio_cmd.escape import quote
 from trio_cmd.settings import Comphash
 from trio_cmd.work.files import open_regular
 from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
+from trio_cmd.work.progress import Progress, ProgressTeller, Tell
+from trio_cmd.work.threads import DiskThreads
 
-__all__ = ["Digest", "Hashing", "digest_file"]
+__all__ = ["Digest", "Hashing", "Report", "digest_file"]
 
 # One cancelled hash ends within one piece: 0.2 ms of work, and 1.9 GB/s as with any larger piece.
 PIECE_BYTES = 262_144
-# Threads that hang in the kernel after their askers were answered; they do not count against the healthy.
-MAX_HUNG_THREADS = 16
 _MAX_AUTO_THREADS = 4  # more keep the disk no busier, and the event loop waits for the GIL
+
+Report = Callable[[int, int], object]
+"""Told between two pieces how many bytes are done, of how many; what it raises ends the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,10 @@ class Digest:
     bytes: int
 
 
+def _tell_nobody(done: int, total: int) -> None:
+    """Keep to oneself how far it is."""
+
+
 class Hashing:
     """The hashing of files, so many at once.
 
@@ -42,6 +49,8 @@ class Hashing:
         settings: what it may cost.
         waiting_room: where askers wait for a place.
         limit: keeps the deadline of each piece of work.
+        threads: where the reading is done; others may share them.
+        open_file: opens a regular file where files may be named, in a worker thread.
     """
 
     def __init__(
@@ -49,20 +58,31 @@ class Hashing:
         settings: Comphash,
         waiting_room: WaitingRoom,
         limit: Limit,
+        threads: DiskThreads | None = None,
+        open_file: Callable[[bytes], int] = open_regular,
     ) -> None:
         self._settings = settings
         self._limit = limit
+        self._open_file = open_file
         self.max_threads = settings.threads or min(os.cpu_count() or 1, _MAX_AUTO_THREADS)
         self._places = FairLimiter(self.max_threads, waiting_room)
-        self._threads = trio.CapacityLimiter(self.max_threads + MAX_HUNG_THREADS)
+        self._threads = threads or DiskThreads()
+        self._progress = ProgressTeller()
 
-    async def digest(self, path: bytes, algorithm: str, client: Hashable) -> Digest:
+    async def run(self) -> None:
+        """Tell how far long work is, until cancelled."""
+        await self._progress.run()
+
+    async def digest(
+        self, path: bytes, algorithm: str, client: Hashable, tell: Tell = _tell_nobody
+    ) -> Digest:
         """Hash a file.
 
         Args:
             path: as asked.
             algorithm: one of ``settings.ALGORITHMS``.
             client: whose turn it takes.
+            tell: told each second how far it is, while ``run`` runs.
 
         Raises:
             CommandFailed: why there is no digest.
@@ -70,45 +90,51 @@ class Hashing:
         Cancel: the thread ends within one piece, or, when it hangs in the kernel, with its call.
         """
         async with self._places.place(client):
-            if self._threads.available_tokens < 1:
-                raise Unavailable("too many reads hang in the kernel; see to the disks")
-            with self._limit("comphash", self._settings.seconds):
-                return await trio.to_thread.run_sync(
-                    digest_file,
-                    path,
-                    algorithm,
-                    self._settings.max_bytes,
-                    trio.from_thread.check_cancelled,
-                    abandon_on_cancel=True,
-                    limiter=self._threads,
-                )
+            with self._limit("comphash", self._settings.seconds), self._progress.telling(tell) as progress:
+                return await self._threads.run(path, lambda: self._digest(path, algorithm, progress))
 
     def statistics(self) -> LimiterStatistics:
         """Count what runs and what waits."""
         return self._places.statistics()
 
+    def _digest(self, path: bytes, algorithm: str, progress: Progress) -> Digest:
+        """Hash a file in a worker thread, as long as somebody waits for it."""
 
-def digest_file(path: bytes, algorithm: str, max_bytes: int, check: Callable[[], object]) -> Digest:
+        def report(done: int, total: int) -> None:
+            trio.from_thread.check_cancelled()
+            progress.done, progress.total = done, total
+
+        return digest_file(path, algorithm, self._settings.max_bytes, report, self._open_file)
+
+
+def digest_file(
+    path: bytes,
+    algorithm: str,
+    max_bytes: int,
+    report: Report,
+    open_file: Callable[[bytes], int] = open_regular,
+) -> Digest:
     """Hash a file in this thread.
 
     Args:
         path: as asked.
         algorithm: one of ``settings.ALGORITHMS``.
         max_bytes: a larger file is an error.
-        check: called between two pieces; what it raises ends the work.
+        report: called between two pieces.
+        open_file: opens a regular file where files may be named.
 
     Raises:
         ChangedWhileRead: its size or times moved; there is no digest of such a file.
         TooLarge: it has more than ``max_bytes``.
         CommandFailed: it cannot be opened or read.
     """
-    fd = open_regular(path)
+    fd = open_file(path)
     try:
         before = os.fstat(fd)
         if before.st_size > max_bytes:
             raise TooLarge(f"larger than {max_bytes} bytes: {quote(path)}")
         digest = hashlib.new(algorithm, usedforsecurity=False)
-        read = _read_all(fd, digest.update, before.st_size, check)
+        read = _read_all(fd, digest.update, before.st_size, report)
         if read != before.st_size or _moved(before, os.fstat(fd)):
             raise ChangedWhileRead(path)
         return Digest(algorithm, digest.hexdigest(), read)
@@ -118,14 +144,14 @@ def digest_file(path: bytes, algorithm: str, max_bytes: int, check: Callable[[],
         os.close(fd)
 
 
-def _read_all(fd: int, update: Callable[[memoryview], None], size: int, check: Callable[[], object]) -> int:
+def _read_all(fd: int, update: Callable[[memoryview], None], size: int, report: Report) -> int:
     """Feed a file to ``update``; a file that grows is read one piece beyond its size at most."""
     buffer = memoryview(bytearray(min(PIECE_BYTES, size + 1)))
     done = 0
     while done <= size and (count := os.readv(fd, [buffer])):
         update(buffer[:count])
         done += count
-        check()
+        report(done, size)
     return done
 
 

@@ -18,13 +18,13 @@ from trio_cmd.escape import escape_lines
 from trio_cmd.work.files import open_regular
 from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
 from trio_cmd.work.processes import GroupReaper, run_program
+from trio_cmd.work.threads import DiskThreads
 
 __all__ = ["LogReader", "NewestLines"]
 
 MAX_OUTPUT_BYTES = 1 << 20
 # To find the end of a log takes milliseconds; a disk that needs longer is as good as dead.
 SECONDS = 30.0
-_MAX_HUNG_THREADS = 16  # that wait for a dead disk after their askers were answered
 _ESCAPE_BYTES = 65536  # at one turn
 _DIRECTORIES = "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"
 
@@ -46,6 +46,7 @@ class LogReader:
         waiting_room: where askers wait for a place.
         reaper: sees to what a child leaves behind.
         limit: keeps the deadline of each piece of work.
+        threads: where logs are opened; others may share them.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class LogReader:
         waiting_room: WaitingRoom,
         reaper: GroupReaper,
         limit: Limit,
+        threads: DiskThreads | None = None,
     ) -> None:
         self._places = FairLimiter(places, waiting_room)
-        self._opening = trio.CapacityLimiter(places + _MAX_HUNG_THREADS)
+        self._threads = threads or DiskThreads()
         self._reaper = reaper
         self._limit = limit
 
@@ -98,10 +100,8 @@ class LogReader:
                 _close_all(opened)
                 raise
 
-        if self._opening.available_tokens < 1:
-            raise Unavailable("too many reads hang in the kernel; see to the disks")
         try:
-            await trio.to_thread.run_sync(open_log, abandon_on_cancel=True, limiter=self._opening)
+            await self._threads.run(path, open_log)
             yield opened[0]
         finally:
             _close_all(opened)

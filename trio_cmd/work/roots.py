@@ -1,0 +1,134 @@
+"""A path as it was asked enters; a descriptor of a regular file below one of the roots leaves.
+
+Below is decided on the bytes asked, component by component: nothing is normalised, because what
+a path means after that can be something else than what was asked.  What the path leads through,
+links above all, is the kernel's to follow, and it keeps to the root (``beneath``).
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from trio_cmd.errors import OutsideRoots, SettingsError, from_os_error
+from trio_cmd.escape import quote
+from trio_cmd.work.beneath import look_beneath
+from trio_cmd.work.files import HAS_O_PATH, open_regular, reopen_regular
+
+__all__ = ["Roots"]
+
+_EVERYWHERE = b"/"
+
+
+class _Root(NamedTuple):
+    """A folder: its path, without a slash at the end, and a descriptor of it."""
+
+    path: bytes
+    fd: int
+
+
+class Roots:
+    """The folders below which files may be named, each opened once.
+
+    A context manager that gives their descriptors back.
+
+    Args:
+        paths: absolute; ``/`` is every regular file of the host.
+
+    Raises:
+        SettingsError: with a line for each that is no folder, or may not be searched.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        faults: list[str] = []
+        self._roots: list[_Root] = []
+        for path in paths:
+            try:
+                self._roots.append(_open_root(os.fsencode(path)))
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+                faults.append(f"comphash.roots: {quote(path)}: {reason}; name a folder that is there")
+        self._roots.sort(key=lambda root: len(root.path), reverse=True)
+        if faults:
+            self.close()
+            raise SettingsError(faults)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptors back; nothing can be opened any more."""
+        while self._roots:
+            os.close(self._roots.pop().fd)
+
+    def open_regular(self, path: bytes) -> int:
+        """Open a regular file for reading.  It may wait for a disk: call it in a worker thread.
+
+        Args:
+            path: as asked; relative to the folder the server was started in.
+
+        Returns:
+            A descriptor, the caller's to close.
+
+        Raises:
+            OutsideRoots: the path, or a link on its way, leads out of its root.
+            NotARegularFile: it is something else, or the kernel makes it up.
+            NotFound, NotPermitted, Unavailable: the operating system's error.
+        """
+        try:
+            return self._open(path)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise self._outside(path) from error
+            raise from_os_error(error, path) from error
+
+    def _open(self, path: bytes) -> int:
+        asked = path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
+        root = self._find_root(asked)
+        if root is None:
+            raise self._outside(path)
+        if not HAS_O_PATH:
+            return open_regular(asked)
+        fd = _look(root, asked)
+        try:
+            return reopen_regular(fd, path)
+        finally:
+            os.close(fd)
+
+    def _find_root(self, path: bytes) -> _Root | None:
+        """Find the root that a path lies below; the longest wins."""
+        for root in self._roots:
+            if path == root.path or path.startswith(root.path.rstrip(b"/") + b"/"):
+                return root
+        return None
+
+    def _outside(self, path: bytes) -> OutsideRoots:
+        return OutsideRoots(path, [root.path for root in self._roots])
+
+
+def _open_root(path: bytes) -> _Root:
+    path = path.rstrip(b"/") or _EVERYWHERE
+    if path != _EVERYWHERE and not HAS_O_PATH:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))  # only Linux can keep to a folder
+    flags = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
+    return _Root(path, os.open(path, flags))
+
+
+def _look(root: _Root, path: bytes) -> int:
+    """Find what a path below a root names, without opening it.
+
+    Raises:
+        OSError: ``EXDEV``: it leaves the root.
+    """
+    if root.path == _EVERYWHERE:
+        return look_beneath(root.fd, path, may_leave=True)
+    rest = path[len(root.path) :].lstrip(b"/") or b"."
+    if b".." in rest.split(b"/"):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+    return look_beneath(root.fd, rest, may_leave=False)
