@@ -55,7 +55,7 @@ COMMAND_COMPLETED = Event(
     "Cmd completed for {client} : {line}",
     (
         *("request", "command", "arguments", "outcome", "seconds", "bytes"),
-        *("path", "algorithm", "digest", "size", "log", "lines", "exit_status"),
+        *("path", "algorithm", "digest", "size", "log", "lines", "exit_status", "skipped"),
     ),
 )
 CLIENT_LOST = Event(
