@@ -4,7 +4,7 @@ Commands that work for their answers are fakes that the test itself finishes.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -136,6 +136,7 @@ class Conversation:
             cast("Any", None),
             lambda: {"clients": 1},
             commands,
+            followers=cast("Any", None),
         )
         sink = cast("Any", self.sink)
         self.hangups = Hangups()
@@ -198,9 +199,27 @@ class Alone:
     """An asker of whom a command knows only whose turn its work takes."""
 
     client = "a client"
+    address = "127.0.0.1"
 
     def __init__(self) -> None:
         self.told: list[tuple[int, int]] = []
+        self.streamed: list[str] = []
 
     def progress(self, done: int, total: int) -> None:
         self.told.append((done, total))
+
+    async def wait_for_turn(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def wait_for_room(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def wait_for_end(self) -> None:
+        await trio.sleep_forever()
+
+    def begin(self, block: str) -> None:
+        self.streamed.append(f"Begin {block}")
+
+    def show(self, lines: Sequence[str], skipped: int) -> None:
+        self.streamed += [f"{skipped} lines skipped"] if skipped else []
+        self.streamed += lines

@@ -14,6 +14,7 @@ from trio_cmd.commands import COMMANDS, Surroundings
 from trio_cmd.errors import CommandFailed, NotARegularFile, NotFound, PathMissing, TooLarge
 from trio_cmd.settings import ALGORITHMS, Comphash, Settings
 from trio_cmd.wire.messages import Reply, format_reply, parse_request
+from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
@@ -35,9 +36,10 @@ async def ask(line: bytes, settings: Comphash | None = None) -> Reply:
     surroundings = Surroundings(
         Settings(comphash=settings),
         Hashing(settings, room, no_limit),
-        LogReader(1, room, GroupReaper(), no_limit),
+        reader := LogReader(1, room, GroupReaper(), no_limit),
         dict,
         COMMANDS,
+        followers=Followers(1, reader, GroupReaper(), no_limit),
     )
     request = parse_request(line)
     assert request is not None

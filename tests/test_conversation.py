@@ -9,12 +9,13 @@ from trio_cmd.commands import COMMANDS, Surroundings
 from trio_cmd.errors import BadArguments, CommandFailed, UnknownCommand
 from trio_cmd.settings import ALGORITHMS, Comphash, Settings
 from trio_cmd.wire.messages import Reply, format_reply, parse_request
+from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 
-NAMES = ["lastlog", "comphash", "verify", "help", "ping", "status", "format", "exit", "quit"]
+NAMES = ["lastlog", "follow", "comphash", "verify", "help", "ping", "status", "format", "exit", "quit"]
 
 
 @contextmanager
@@ -31,9 +32,10 @@ def ask(line: bytes, statistics: Mapping[str, Any] | None = None) -> Reply:
     surroundings = Surroundings(
         Settings(),
         Hashing(Comphash(), room, no_limit),
-        LogReader(1, room, GroupReaper(), no_limit),
+        reader := LogReader(1, room, GroupReaper(), no_limit),
         lambda: statistics or {},
         COMMANDS,
+        followers=Followers(1, reader, GroupReaper(), no_limit),
     )
     answer = COMMANDS[request.name].answer
     assert answer is not None
@@ -98,7 +100,9 @@ def test_help_describes_one_command(name: str) -> None:
     """Who has forgotten an argument need not read everything."""
     row = COMMANDS[name.encode()]
     reply = ask(b"help " + name.encode())
-    assert text_of(reply) == f"Begin help\n{row.usage}  {row.summary}\nEnd help\n"
+    logs = "the logs are: syslog, messages, journal; the first that is there is the default\n"
+    details = logs if name in ("lastlog", "follow") else ""
+    assert text_of(reply) == f"Begin help\n{row.usage}  {row.summary}\n{details}End help\n"
     assert [command["name"] for command in result_of(reply)["commands"]] == [name]
 
 

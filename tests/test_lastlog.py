@@ -15,11 +15,13 @@ from trio_cmd.errors import BadArguments, CommandFailed, NotFound, NotPermitted
 from trio_cmd.settings import Comphash, Log, Settings
 from trio_cmd.wire.messages import Reply, format_reply, parse_request
 from trio_cmd.work import logs
+from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 
+REMEDY = "name one with --log NAME=PATH, or in the settings under [logs]"
 OUT_OF_RANGE = "expected a number of lines from 1 to 10000: lastlog [LINES] [LOG]"
 
 
@@ -34,9 +36,10 @@ def surroundings_of(logs: Mapping[str, Path]) -> Surroundings:
     return Surroundings(
         Settings(logs={name: Log(file=str(path)) for name, path in logs.items()}),
         Hashing(Comphash(threads=1), room, no_limit),
-        LogReader(2, room, GroupReaper(), no_limit),
+        reader := LogReader(2, room, GroupReaper(), no_limit),
         dict,
         COMMANDS,
+        followers=Followers(1, reader, GroupReaper(), no_limit),
     )
 
 
@@ -206,7 +209,7 @@ async def test_host_without_any_log_says_what_to_do(defaults: dict[str, Path]) -
     error = await fault(b"lastlog", {})
     assert isinstance(error, NotFound)
     tried = ", ".join(str(path) for path in defaults.values())
-    assert error.message == f"no system log: tried {tried}; name one in the settings under [logs]"
+    assert error.message == f"no system log: tried {tried}; {REMEDY}"
     named = await fault(b"lastlog messages", {})
     assert named.message == f"[Errno 2] No such file or directory: '{defaults['messages']}'"
     unknown = await fault(b"lastlog nope", {})
@@ -284,5 +287,9 @@ async def test_failure_of_tail_without_output_is_its_one_line(
 
 
 def test_places_of_the_system_log_are_those_of_the_distributions() -> None:
-    """Debian's comes first."""
-    assert [log.file for log in lastlog.DEFAULT_LOGS.values()] == ["/var/log/syslog", "/var/log/messages"]
+    """Debian's comes first, and the journal where there is neither."""
+    assert list(lastlog.DEFAULT_LOGS.values()) == [
+        Log(file="/var/log/syslog"),
+        Log(file="/var/log/messages"),
+        Log(journal="*"),
+    ]

@@ -19,9 +19,12 @@ from trio_cmd.settings import (
     Settings,
     from_environment,
     from_flags,
+    from_log_flags,
     load,
     read_file,
 )
+
+EXPECTED_LOG = 'logs.sys: expected { file = "/absolute/path" } or { journal = "UNIT" }'
 
 WriteSettings = Callable[[str], str]
 
@@ -220,8 +223,13 @@ def test_any_text_in_a_flag_is_a_setting_or_one_fault_line(flag: str, text: str)
             "[logs]\nSys = {file='/x'}",
             "logs.Sys: expected a name of a-z, 0-9 and -, beginning with a letter, at most 32",
         ),
-        ("[logs]\nsys = '/x'", 'logs.sys: expected { file = "/absolute/path" }'),
-        ("[logs]\nsys = {}", 'logs.sys: expected { file = "/absolute/path" }'),
+        ("[logs]\nsys = '/x'", EXPECTED_LOG),
+        ("[logs]\nsys = {}", EXPECTED_LOG),
+        ("[logs]\nsys = {file='/x', journal='y'}", EXPECTED_LOG),
+        ("[logs]\nsys = {journal='a b'}", 'logs.sys.journal: expected the name of a unit, or "*"'),
+        ("[logs]\nsys = {journal='ssh*'}", 'logs.sys.journal: expected the name of a unit, or "*"'),
+        ("[logs]\nsys = {journal=''}", 'logs.sys.journal: expected the name of a unit, or "*"'),
+        ("[limits]\nfollowers = -1", "limits.followers: expected int >= 0"),
         ("[logs]\nsys = {file='x'}", "logs.sys.file: expected an absolute path"),
         ("[logs]\nsys = {file=5}", "logs.sys.file: expected an absolute path"),
         ('[logs]\nsys = {file="/x\\u0000"}', "logs.sys.file: expected an absolute path"),
@@ -238,6 +246,42 @@ def test_numbers_that_are_none_are_refused(number: str, told: Told) -> None:
     """A deadline of NaN seconds would never pass, and nobody would notice."""
     (fault,) = told(f"[limits]\nidle_seconds = {number}")
     assert fault.startswith("limits.idle_seconds: expected number ")
+
+
+def test_a_log_may_be_the_journal_of_a_unit_or_of_all(write_settings: WriteSettings) -> None:
+    """Many services of today write no file at all."""
+    text = "[logs]\nsshd = {journal='ssh.service'}\nroot = {journal='-.mount'}\nall = {journal='*'}\n"
+    assert load([read_file(write_settings(text))]).logs == {
+        "sshd": Log(journal="ssh.service"),
+        "root": Log(journal="-.mount"),
+        "all": Log(journal="*"),
+    }
+
+
+def test_logs_named_by_flag_come_first_and_those_of_the_file_stay(write_settings: WriteSettings) -> None:
+    """Who names a log as the server starts wants to see it at a bare lastlog, and the others too."""
+    file = read_file(write_settings("[logs]\na = {file='/a'}\nb = {file='/b'}\n"))
+    layers = [file, from_environment({"TRIO_CMD_LOG": "c=/c"}), from_log_flags(["d=/d=d", "b=/other"])]
+    logs = load(layers).logs
+    assert list(logs) == ["d", "b", "c", "a"]
+    assert {name: log.file for name, log in logs.items()} == {
+        "d": "/d=d",
+        "b": "/other",
+        "c": "/c",
+        "a": "/a",
+    }
+
+
+def test_log_named_wrongly_by_flag_is_told_with_the_flag() -> None:
+    """A slip on the command line is found at the start, not at night."""
+    given = from_log_flags(["app", "B=/b", "c=c"])
+    assert faults_of(from_environment({"TRIO_CMD_LOG": "/x"}), given) == [
+        "TRIO_CMD_LOG: logs./x: expected a name of a-z, 0-9 and -, beginning with a letter, at most 32",
+        "--log: logs.app.file: expected an absolute path",
+        "--log: logs.B: expected a name of a-z, 0-9 and -, beginning with a letter, at most 32",
+        "--log: logs.c.file: expected an absolute path",
+    ]
+    assert load([from_environment({"TRIO_CMD_LOG": ""})]).logs == {}
 
 
 @pytest.mark.parametrize("field", msgspec.structs.fields(Limits), ids=lambda field: field.name)

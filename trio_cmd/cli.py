@@ -24,6 +24,7 @@ from trio_cmd.settings import (
     Settings,
     from_environment,
     from_flags,
+    from_log_flags,
     load,
     read_file,
 )
@@ -86,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", metavar="FILE", help=f"settings file ($TRIO_CMD_CONFIG, else {DEFAULT_PATH})"
     )
+    parser.add_argument(
+        "--log", metavar="NAME=PATH", action="append", default=[], help="a log to offer; may be repeated"
+    )
     parser.add_argument("--check-config", action="store_true", help="check the settings and leave")
     parser.add_argument("--version", action="version", version=f"trio-cmd {__version__}")
     return parser
@@ -110,7 +114,8 @@ def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Sett
     except SettingsError as error:
         faults += error.faults
     try:
-        settings = load([*layers, from_environment(environ), from_flags(flags)])
+        given_logs = from_log_flags(args.log)
+        settings = load([*layers, from_environment(environ), from_flags(flags), given_logs])
     except SettingsError as error:
         faults += error.faults
     if faults:

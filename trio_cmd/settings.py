@@ -31,6 +31,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "from_environment",
+    "from_log_flags",
     "load",
     "read_file",
 ]
@@ -47,8 +48,13 @@ _TIB = 1 << 40
 Seconds = Annotated[float, Meta(ge=0.05, le=_DAY)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 CountOrAuto = Annotated[int, Meta(ge=0, le=1024)]
+CountOrNone = Annotated[int, Meta(ge=0, le=1024)]
 _DIGITS = re.compile("-?[0-9]{1,18}", re.ASCII)
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+AbsolutePath = Annotated[str, Meta(pattern=r"^/[^\0]*\Z")]
+# What systemd allows in the name of a unit; no pattern of units, but all of them.
+JournalUnit = Annotated[str, Meta(pattern=r"^(\*|[A-Za-z0-9:_.@\\-]{1,255})\Z")]
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
@@ -73,6 +79,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     running_per_client: Annotated[int, Meta(ge=1, le=1024)] = 4
     running_programs: CountOrAuto = 0  # children at once; 0: two per core
     waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 256  # work that waits, of all clients
+    followers: CountOrNone = 16  # of all clients; one per connection, four per address
 
 
 class Logging(Struct, frozen=True, kw_only=True):
@@ -84,9 +91,10 @@ class Logging(Struct, frozen=True, kw_only=True):
 
 
 class Log(Struct, frozen=True, kw_only=True):
-    """One log that ``lastlog`` offers."""
+    """One log that ``lastlog`` and ``follow`` offer: a file, or what the journal has of a unit."""
 
-    file: Annotated[str, Meta(pattern=r"^/[^\0]*\Z")]  # an absolute path
+    file: AbsolutePath | None = None
+    journal: JournalUnit | None = None  # "*": of all
 
 
 class Comphash(Struct, frozen=True, kw_only=True):
@@ -138,6 +146,12 @@ FLAGS: Mapping[str, str] = {
 }
 """The everyday flags, and as ``TRIO_CMD_`` variables: name -> dotted path of its setting."""
 
+_LOG_KINDS: Mapping[str, tuple[Any, str]] = {
+    "file": (AbsolutePath, "an absolute path"),
+    "journal": (JournalUnit, 'the name of a unit, or "*"'),
+}
+"""What a log may be: key -> its type, and what is said to be expected."""
+
 _SECTIONS: Mapping[str, type[Struct]] = {
     "server": ServerSettings,
     "limits": Limits,
@@ -154,11 +168,12 @@ def load(layers: Iterable[Layer]) -> Settings:
     """
     faults: list[str] = []
     sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
-    logs: Mapping[str, Log] = {}
+    logs: dict[str, Log] = {}
     for layer in layers:
         for section, key, value in _entries(layer, faults):
             sections[section][key] = value
-        logs = _convert_logs(layer, faults) or logs
+        stronger = _convert_logs(layer, faults)  # comes first: the first is the default
+        logs = {**stronger, **{name: log for name, log in logs.items() if name not in stronger}}
     if faults:
         raise SettingsError(faults)
     built = {name: msgspec.convert(sections[name], kind) for name, kind in _SECTIONS.items()}
@@ -169,12 +184,24 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
     """Take the everyday settings from ``TRIO_CMD_`` variables; an empty one counts as not set."""
     variables = {"TRIO_CMD_" + flag.upper().replace("-", "_"): key for flag, key in FLAGS.items()}
     given = {variable: environ[variable] for variable in variables if environ.get(variable)}
-    return from_texts({variables[variable]: (variable, text) for variable, text in given.items()})
+    layer = from_texts({variables[variable]: (variable, text) for variable, text in given.items()})
+    log = [environ["TRIO_CMD_LOG"]] if environ.get("TRIO_CMD_LOG") else []
+    return layer._replace(source="TRIO_CMD_LOG", values={**layer.values, **_logs_of_texts(log)})
 
 
 def from_flags(given: Mapping[str, str | list[str]]) -> Layer:
     """Take the everyday settings from flags: name without dashes -> text, or texts of a repeated one."""
     return from_texts({FLAGS[flag]: (f"--{flag}", text) for flag, text in given.items()})
+
+
+def from_log_flags(given: Iterable[str]) -> Layer:
+    """Take logs from ``--log`` flags: texts of the form NAME=PATH."""
+    return Layer("--log", _logs_of_texts(given), is_text=True)
+
+
+def _logs_of_texts(texts: Iterable[str]) -> Mapping[str, Any]:
+    named = [text.partition("=") for text in texts]
+    return {"logs": {name: {"file": path} for name, _, path in named}} if named else {}
 
 
 def from_texts(texts: Mapping[str, tuple[str, str | list[str]]]) -> Layer:
@@ -253,24 +280,32 @@ def _convert_logs(layer: Layer, faults: list[str]) -> dict[str, Log]:
     if not isinstance(table, dict):
         faults.append(f"{layer.source}: logs: expected a table, [logs]")
         return {}
-    logs = {}
+    logs: dict[str, Log] = {}
     for name, value in table.items():
         path = f"{layer.source}: logs.{escape(name)}"
         if not NAME.fullmatch(name):
             faults.append(f"{path}: expected a name of a-z, 0-9 and -, beginning with a letter, at most 32")
-        elif not isinstance(value, dict) or "file" not in value:
-            faults.append(f'{path}: expected {{ file = "/absolute/path" }}')
+        elif not isinstance(value, dict) or len(value.keys() & _LOG_KINDS.keys()) != 1:
+            expected = '{ file = "/absolute/path" } or { journal = "UNIT" }'
+            faults.append(f"{path}: expected {expected}")
         else:
-            faults += [
-                f"{path}.{escape(key)}: unknown key{_nearest(key, ['file'])}"
-                for key in value
-                if key != "file"
-            ]
-            try:
-                logs[name] = Log(file=_convert(value["file"], Annotated[str, Meta(pattern=r"^/[^\0]*\Z")]))
-            except ValueError:
-                faults.append(f"{path}.file: expected an absolute path")
+            logs |= _convert_log(path, name, value, faults)
     return logs
+
+
+def _convert_log(path: str, name: str, value: Mapping[str, Any], faults: list[str]) -> dict[str, Log]:
+    """Convert one log; returns nothing when it has faults."""
+    converted: dict[str, Any] = {}
+    for key, text in value.items():
+        if key not in _LOG_KINDS:
+            faults.append(f"{path}.{escape(key)}: unknown key{_nearest(key, _LOG_KINDS)}")
+            continue
+        kind, expected = _LOG_KINDS[key]
+        try:
+            converted[key] = _convert(text, kind)
+        except ValueError:
+            faults.append(f"{path}.{key}: expected {expected}")
+    return {name: Log(**converted)} if converted else {}
 
 
 _T = TypeVar("_T")

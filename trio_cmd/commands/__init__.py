@@ -4,13 +4,11 @@ A command gets its argument and a ``Setting`` of values and limiters; it knows n
 nor sessions.  It gives a ``Reply`` or raises what is in ``errors``.
 """
 
-from trio_cmd.commands import comphash, conversation, lastlog, verify
+from trio_cmd.commands import comphash, conversation, follow, lastlog, verify
 from trio_cmd.commands.table import Answer, Asker, Command, Surroundings, Work
 
 __all__ = ["COMMANDS", "Answer", "Asker", "Command", "Surroundings", "Work"]
 
-COMMANDS = {
-    row.name.encode(): row
-    for row in (lastlog.COMMAND, comphash.COMMAND, verify.COMMAND, *conversation.COMMANDS)
-}
+_ROWS = (lastlog.COMMAND, follow.COMMAND, comphash.COMMAND, verify.COMMAND, *conversation.COMMANDS)
+COMMANDS = {row.name.encode(): row for row in _ROWS}
 """The table: the name as it is sent -> its row, in the order of help."""

@@ -29,15 +29,18 @@ def show_help(argument: bytes, surroundings: Surroundings) -> Reply:
         UnknownCommand: there is no such command here.
     """
     rows = list(surroundings.commands.values())
+    details: tuple[str, ...] = ()
     if argument:
         row = surroundings.commands.get(argument)
         if row is None:
             raise UnknownCommand
         rows = [row]
+        details = () if row.details is None else tuple(row.details(surroundings))
     width = max(len(row.usage) for row in rows)
     lines = [f"{row.usage:{width}}  {row.summary}" for row in rows]
     listed = [{"name": row.name, "usage": row.usage, "summary": row.summary} for row in rows]
-    return Reply(lines, block="help", result={"commands": listed})
+    result = {"commands": listed, "details": details} if details else {"commands": listed}
+    return Reply([*lines, *details], block="help", result=result)
 
 
 def status(argument: bytes, surroundings: Surroundings) -> Reply:

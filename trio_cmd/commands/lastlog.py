@@ -2,16 +2,17 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 from trio_cmd.commands.table import Asker, Command, Surroundings
 from trio_cmd.errors import BadArguments, NotFound, ProgramFailed
 from trio_cmd.escape import quote
-from trio_cmd.settings import Log
+from trio_cmd.settings import Log, Settings
 from trio_cmd.wire.messages import Reply
-from trio_cmd.work.logs import NewestLines
+from trio_cmd.work.logs import LogReader, NewestLines
 
-__all__ = ["COMMAND", "DEFAULT_LOGS"]
+__all__ = ["COMMAND", "DEFAULT_LOGS", "choose_logs", "first_there", "list_logs"]
 
 DEFAULT_LINES = 10
 MAX_LINES = 10_000
@@ -20,8 +21,10 @@ MAX_LINES = 10_000
 DEFAULT_LOGS: Mapping[str, Log] = {
     "syslog": Log(file="/var/log/syslog"),
     "messages": Log(file="/var/log/messages"),
+    "journal": Log(journal="*"),
 }
 
+_T = TypeVar("_T")
 _USAGE = "lastlog [LINES] [LOG]"
 _LINES_BEGIN = re.compile(rb"[0-9+-]")
 _LINES = re.compile(rb"0*([1-9][0-9]{0,4})")
@@ -38,21 +41,36 @@ async def lastlog(argument: bytes, surroundings: Surroundings, asker: Asker) -> 
     Cancel: the reading ends.
     """
     lines, name = _parse(argument)
-    logs = _choose(
-        surroundings.settings.logs or DEFAULT_LOGS,
-        name,
-        has_defaults=not surroundings.settings.logs,
-    )
-    for log, settings in logs.items():
+    logs = choose_logs(surroundings.settings, name)
+    return _reply(*await first_there(logs, lambda log: _read(surroundings.logs, log, lines, asker.client)))
+
+
+async def first_there(logs: Mapping[str, Log], look: Callable[[Log], Awaitable[_T]]) -> tuple[str, _T]:
+    """Look at one log after the other until one is there.
+
+    Returns:
+        Its name, and what was found.
+
+    Raises:
+        NotFound: none is; of several, it says what was tried.
+        CommandFailed: what ``look`` raises for one that is there.
+    """
+    for name, log in logs.items():
         try:
-            newest = await surroundings.logs.newest(os.fsencode(settings.file), lines, asker.client)
+            return name, await look(log)
         except NotFound:
             if len(logs) == 1:
                 raise
-        else:
-            return _reply(log, newest)
-    tried = ", ".join(log.file for log in logs.values())
-    raise NotFound(f"no system log: tried {tried}; name one in the settings under [logs]")
+    tried = ", ".join(log.file or "journalctl" for log in logs.values())
+    remedy = "name one with --log NAME=PATH, or in the settings under [logs]"
+    raise NotFound(f"no system log: tried {tried}; {remedy}")
+
+
+async def _read(reader: LogReader, log: Log, lines: int, client: Hashable) -> NewestLines:
+    if log.file is not None:
+        return await reader.newest(os.fsencode(log.file), lines, client)
+    assert log.journal is not None
+    return await reader.newest_of_journal(log.journal, lines, client)
 
 
 def _parse(argument: bytes) -> tuple[int, bytes]:
@@ -74,13 +92,18 @@ def _parse_lines(word: bytes) -> int:
     return lines
 
 
-def _choose(logs: Mapping[str, Log], name: bytes, *, has_defaults: bool) -> Mapping[str, Log]:
-    """Find the log by its name; without one, the first, or all places of the system log to try."""
+def choose_logs(settings: Settings, name: bytes) -> Mapping[str, Log]:
+    """Find a log by its name; without one, the first, or all places of the system log to try.
+
+    Raises:
+        NotFound: there is no such log; the message lists those there are.
+    """
+    logs = settings.logs or DEFAULT_LOGS
     if not name:
-        return logs if has_defaults else dict([next(iter(logs.items()))])
-    for log, settings in logs.items():
-        if log.encode() == name:
-            return {log: settings}
+        return dict([next(iter(logs.items()))]) if settings.logs else logs
+    for known, log in logs.items():
+        if known.encode() == name:
+            return {known: log}
     raise NotFound(f"no log named {quote(name)}; the logs are: {', '.join(logs)}")
 
 
@@ -90,9 +113,16 @@ def _reply(log: str, newest: NewestLines) -> Reply:
         marker + newest.lines,
         block="lastlog",
         result={"log": log, "lines": newest.lines, "truncated": newest.skipped > 0},
-        error=ProgramFailed("tail", newest.exit_status) if newest.exit_status else None,
+        error=ProgramFailed(newest.program, newest.exit_status) if newest.exit_status else None,
         record={"log": log, "lines": len(newest.lines), "exit_status": newest.exit_status},
     )
 
 
-COMMAND = Command("lastlog", _USAGE, "show the newest lines of a log", work=lastlog)
+def list_logs(surroundings: Surroundings) -> Sequence[str]:
+    """Say for help which logs there are."""
+    logs = surroundings.settings.logs
+    which = "the first is the default" if logs else "the first that is there is the default"
+    return (f"the logs are: {', '.join(logs or DEFAULT_LOGS)}; {which}",)
+
+
+COMMAND = Command("lastlog", _USAGE, "show the newest lines of a log", work=lastlog, details=list_logs)

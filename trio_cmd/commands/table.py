@@ -4,12 +4,13 @@ To add a command: write its function and its row, add the row to ``COMMANDS`` in
 ``commands/__init__.py``, describe it in ``docs/protocol.md``.
 """
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trio_cmd.settings import Settings
 from trio_cmd.wire.messages import Reply
+from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.logs import LogReader
 
@@ -26,6 +27,7 @@ class Surroundings:
         logs: reads logs.
         statistics: counts for ``status``: name -> value.
         commands: name -> row, of all that may be asked here.
+        followers: follows logs.
     """
 
     settings: Settings
@@ -33,6 +35,7 @@ class Surroundings:
     logs: LogReader
     statistics: Callable[[], Mapping[str, Any]]
     commands: Mapping[bytes, "Command"]
+    followers: Followers
 
 
 class Asker(Protocol):
@@ -42,8 +45,27 @@ class Asker(Protocol):
     def client(self) -> Hashable:
         """Whose turn the work takes; the same for all commands of one client."""
 
+    @property
+    def address(self) -> str:
+        """Where the client is."""
+
     def progress(self, done: int, total: int) -> None:
         """Say how far the work is, in bytes; only said as JSON, and when the answer is the next to leave."""
+
+    async def wait_for_turn(self) -> None:
+        """Wait until the answer is the next to leave; from then on it may be streamed."""
+
+    async def wait_for_room(self) -> None:
+        """Wait until all that was streamed has left."""
+
+    async def wait_for_end(self) -> None:
+        """Wait until the client has sent another line, or the conversation ends."""
+
+    def begin(self, block: str) -> None:
+        """Stream the beginning of a block."""
+
+    def show(self, lines: Sequence[str], skipped: int) -> None:
+        """Stream lines, and how many are missing before them."""
 
 
 Answer = Callable[[bytes, Surroundings], Reply]
@@ -60,6 +82,7 @@ class Command:
         summary: what it does, in one line.
         answer: for a quick command; called in the session itself, so it must never wait.
         work: for a slow command; gets also who asks.
+        details: what the command's own help says besides: lines.
     """
 
     name: str
@@ -67,3 +90,4 @@ class Command:
     summary: str
     answer: Answer | None = None
     work: Work | None = None
+    details: Callable[[Surroundings], Sequence[str]] | None = None

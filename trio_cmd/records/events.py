@@ -55,7 +55,8 @@ COMMAND_COMPLETED = Event(
     "Cmd completed for {client} : {line}",
     (
         *("request", "command", "arguments", "outcome", "seconds", "bytes"),
-        *("path", "algorithm", "digest", "size", "matches", "log", "lines", "exit_status"),
+        *("path", "algorithm", "digest", "size", "matches"),
+        *("log", "lines", "exit_status", "skipped"),
     ),
 )
 CLIENT_LOST = Event(

@@ -20,12 +20,14 @@ class Budget:
 class Slot:
     """The place of one answer, or of some finished ones, in the order of answers."""
 
-    __slots__ = ("count", "is_done", "parts")
+    __slots__ = ("asked_after", "count", "is_done", "parts", "streamed_bytes")
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.count = 0  # answers that are done
         self.is_done = False
+        self.asked_after = 0  # so many lines of the client, its own included
+        self.streamed_bytes = 0  # what came before the answer
 
 
 class ReplyQueue:
@@ -81,6 +83,7 @@ class ReplyQueue:
     def stream(self, slot: Slot, data: bytes) -> None:
         """Give what comes before the answer for a place, which is the next to leave."""
         slot.parts.append(data)
+        slot.streamed_bytes += len(data)
         self._spend(len(data))
 
     def finish(self, slot: Slot, answer: bytes) -> None:

@@ -29,6 +29,7 @@ from trio_cmd.server.session import Session, Shared
 from trio_cmd.settings import Settings
 from trio_cmd.wire.messages import NOTICES
 from trio_cmd.wire.stream import ClientStream, SocketStream, set_socket_options
+from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
@@ -80,11 +81,15 @@ class Server:
             settings.comphash, waiting_room, self._sweeper.limit, self._threads, roots.open_regular
         )
         self._logs = LogReader(children, waiting_room, self._reaper, self._sweeper.limit, self._threads)
-        self._admission = Admission(fit_descriptors(settings, children + self._hashing.max_threads))
+        self._followers = Followers(settings.limits.followers, self._logs, self._reaper, self._sweeper.limit)
+        work = children + self._hashing.max_threads + settings.limits.followers
+        self._admission = Admission(fit_descriptors(settings, work))
         self._hangups = Hangups()
         self._shared = Shared(
             settings.limits,
-            Surroundings(settings, self._hashing, self._logs, self.statistics, COMMANDS),
+            Surroundings(
+                settings, self._hashing, self._logs, self.statistics, COMMANDS, followers=self._followers
+            ),
             sink,
             self._hangups,
             Budget(settings.limits.total_pending_bytes),
@@ -143,6 +148,7 @@ class Server:
             "logs_running": logs.running,
             "logs_waiting": logs.waiting,
             "reads_hung": self._threads.hung(),
+            "followers": self._followers.running,
             "pending_bytes": self._shared.budget.bytes,
             "records_written": records.written,
             "records_lost": records.lost,
@@ -200,14 +206,16 @@ class Server:
         try:
             async with stream:
                 log.record(events.CLIENT_CONNECTED)
-                await self._serve_client(stream, log, f"CmdProtocol,{number},{peer.host}")
+                await self._serve_client(stream, log, f"CmdProtocol,{number},{peer.host}", peer.host)
         except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
             record_fault(log, errors)
 
-    async def _serve_client(self, stream: ClientStream, log: EventLogger, system: str) -> None:
+    async def _serve_client(
+        self, stream: ClientStream, log: EventLogger, system: str, address: str = ""
+    ) -> None:
         """Converse with a client or refuse it, and record its end."""
         began = time.monotonic()
-        session = Session(stream, log.bind(system=system), self._shared)
+        session = Session(stream, log.bind(system=system), self._shared, address)
         try:
             if self._admission.try_admit(session):
                 await self._converse(session)

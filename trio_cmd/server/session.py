@@ -19,6 +19,7 @@ from trio_cmd.errors import BadEncoding, Busy, CommandFailed, LineTooLong, Stopp
 from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, Sink
 from trio_cmd.server.deadlines import Clock
+from trio_cmd.server.following import StreamedAnswer
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.replies import Budget, ReplyQueue, Slot
 from trio_cmd.server.sending import Sender
@@ -70,7 +71,7 @@ class Shared:
     outcomes: dict[str, int]
 
 
-class Waiting:
+class Waiting(StreamedAnswer):
     """See ``commands.Asker``: one job of one session.
 
     Args:
@@ -78,11 +79,9 @@ class Waiting:
         job: what it waits for.
     """
 
-    __slots__ = ("_job", "client")
+    __slots__ = ()
 
-    def __init__(self, client: "Session", job: Job) -> None:
-        self.client = client
-        self._job = job
+    client: "Session"
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the work is."""
@@ -96,6 +95,7 @@ class Session:
         stream: the client's; the caller closes it.
         log: records what happens, bound to this connection.
         shared: what all sessions have in common.
+        address: where the client is.
     """
 
     __slots__ = (
@@ -104,6 +104,7 @@ class Session:
         "_is_ended",
         "_is_held",
         "_is_reading",
+        "_is_stopping",
         "_lines",
         "_nursery",
         "_reading",
@@ -113,13 +114,15 @@ class Session:
         "_stream",
         "_trail",
         "_workers",
+        "address",
         "bytes_in",
         "reason",
         "requests",
     )
 
-    def __init__(self, stream: ClientStream, log: EventLogger, shared: Shared) -> None:
+    def __init__(self, stream: ClientStream, log: EventLogger, shared: Shared, address: str = "") -> None:
         limits = shared.limits
+        self.address = address
         self._stream = stream
         self._shared = shared
         self._trail = Trail(log, shared.outcomes)
@@ -134,6 +137,7 @@ class Session:
         self._is_reading = True
         self._is_held = False  # the server does not read for now
         self._is_ended = False  # the client's end of input was read
+        self._is_stopping = False  # the server stops, perhaps after the client's end of input
         self.reason: str | None = None
         self.bytes_in = 0
         self.requests = 0
@@ -163,6 +167,7 @@ class Session:
 
     def stop(self) -> None:
         """Let what was asked be answered, then say that the server is stopping."""
+        self._is_stopping = True
         self._end("stopping")
 
     def cancel(self) -> None:
@@ -241,7 +246,7 @@ class Session:
         try:
             with self._shared.hangups.watched(self._stream.fileno(), self._lose):
                 while self._replies.is_full():
-                    await self._wait_for_change()
+                    await self.wait_for_change()
                 while self._shared.sink.is_pressed():
                     await trio.sleep(RECORD_POLL_SECONDS)
         finally:
@@ -267,6 +272,8 @@ class Session:
 
     def _take(self, line: bytes) -> None:
         """Answer a line, or begin to work for its answer."""
+        if self._change is not None:
+            self._changed()  # a line ends what is streamed
         if self.requests == 0 and is_other_protocol(line):
             self._end("wrong-protocol")
             return
@@ -317,7 +324,9 @@ class Session:
     def _begin_work(self, work: Work, asked: Asked) -> None:
         if self._workers is None:
             self._workers = Workers(self._shared.limits.running_per_client, self._replies, self._do)
-        self._workers.start(Job(asked, work, self._replies.reserve()), self._nursery)
+        slot = self._replies.reserve()
+        slot.asked_after = self._lines.taken
+        self._workers.start(Job(asked, work, slot), self._nursery)
 
     async def _do(self, job: Job) -> None:
         """Work for an answer and put it in its place.
@@ -331,7 +340,7 @@ class Session:
             reply = Reply(error=self._trail.fault(errors))
         if self._unfinished().pop(job.asked, None) is None:
             return  # it was answered as the server stopped
-        self._replies.finish(job.slot, self._trail.answered(job.asked, reply))
+        self._replies.finish(job.slot, self._trail.answered(job.asked, reply, job.slot.streamed_bytes))
         self._sender.flush(self._nursery)
         self._changed()
 
@@ -350,8 +359,27 @@ class Session:
         if asked.form == "json" and asked.request is not None and self._replies.is_next(job.slot):
             values = {"done": done, "total": total}
             event = format_event(asked.number, asked.request.name, "progress", values)
-            self._replies.stream(job.slot, event)
-            self._sender.flush(self._nursery)
+            self.stream(job, event)
+
+    # Streaming: see ``following``
+
+    def is_next(self, job: Job) -> bool:
+        """Whether a job's answer is the next to leave."""
+        return self._replies.is_next(job.slot)
+
+    def has_room(self) -> bool:
+        """Whether the client has taken all it was sent."""
+        return not self._sender.is_waiting
+
+    def is_over(self, job: Job) -> bool:
+        """Whether what is streamed should end: by a line behind the job's, or with the conversation."""
+        is_left = self.reason not in (None, "closed") or self._is_stopping
+        return is_left or self._lines.taken > job.slot.asked_after
+
+    def stream(self, job: Job, data: bytes) -> None:
+        """Send what comes before a job's answer, which is the next to leave."""
+        self._replies.stream(job.slot, data)
+        self._sender.flush(self._nursery)
 
     def _unfinished(self) -> dict[Asked, Slot]:
         return {} if self._workers is None else self._workers.unfinished
@@ -363,6 +391,7 @@ class Session:
         if self.reason is None:
             self.reason = reason
             self._reading.cancel()
+        self._changed()  # what is streamed ends as well
 
     def _lose(self, reason: str = "reset") -> None:
         """Drop everything: nobody reads the answers any more."""
@@ -411,8 +440,13 @@ class Session:
 
     async def _wait_until_written(self) -> None:
         while self._replies.pending:
-            await self._wait_for_change()
+            await self.wait_for_change()
 
-    async def _wait_for_change(self) -> None:
-        self._change = trio.Event()
+    async def wait_for_change(self) -> None:
+        """Wait until answers are finished or have left, a line was read, or the end has come.
+
+        Cancel: nothing is left behind.
+        """
+        if self._change is None:
+            self._change = trio.Event()
         await self._change.wait()

@@ -55,8 +55,13 @@ class Trail:
             line=asked.line,
         )
 
-    def answered(self, asked: Asked, reply: Reply) -> bytes:
+    def answered(self, asked: Asked, reply: Reply, streamed_bytes: int = 0) -> bytes:
         """Write the answer to a line and record its outcome.
+
+        Args:
+            asked: the line.
+            reply: its answer.
+            streamed_bytes: what was sent before the answer.
 
         Returns:
             The answer's bytes; none where nothing is said.
@@ -65,7 +70,7 @@ class Trail:
         name = None if asked.request is None else asked.request.name
         answer = format_reply(reply, reply.form or asked.form, asked.number, name, seconds)
         outcome = "ok" if reply.error is None else reply.error.code
-        self._completed(asked, outcome, _level(reply.error), seconds, len(answer), reply)
+        self._completed(asked, outcome, _level(reply.error), seconds, streamed_bytes + len(answer), reply)
         return answer
 
     def unanswered(self, asked: Asked) -> None:

@@ -19,9 +19,11 @@ __all__ = [
     "Form",
     "Reply",
     "Request",
+    "format_begin",
     "format_event",
     "format_notice",
     "format_reply",
+    "format_streamed",
     "is_other_protocol",
     "parse_request",
 ]
@@ -69,6 +71,7 @@ class Reply:
         record: what the record of the outcome says besides.
         form: the form that later answers have, and already this one.
         closes: whether the connection ends behind it.
+        is_begun: whether the beginning of the block has been streamed already.
     """
 
     lines: Sequence[str] = ()
@@ -78,6 +81,7 @@ class Reply:
     record: Mapping[str, Any] = field(default_factory=dict)
     form: Form | None = None
     closes: bool = False
+    is_begun: bool = False
 
 
 def is_other_protocol(line: bytes) -> bool:
@@ -135,6 +139,31 @@ def format_event(request_id: int, name: bytes, event: str, values: Mapping[str, 
     return _encode({"id": request_id, "command": escape(name), "event": event, **values})
 
 
+def format_begin(block: str, form: Form) -> bytes:
+    """Write the beginning of a block that is streamed; JSON has none."""
+    return f"Begin {block}\n".encode() if form == "text" else b""
+
+
+def format_streamed(
+    request_id: int, name: bytes, form: Form, lines: Sequence[str], skipped: int = 0
+) -> bytes:
+    """Write lines of a block as they come.
+
+    Args:
+        request_id: the number of the request in its connection, from 1.
+        name: the command as sent.
+        form: ``text`` or ``json``.
+        lines: each safe to show.
+        skipped: how many are missing before them.
+    """
+    if form == "text":
+        missing = (f"{skipped} lines skipped",) if skipped else ()
+        return "\n".join([*missing, *lines, ""]).encode()
+    events = [format_event(request_id, name, "skipped", {"lines": skipped})] if skipped else []
+    events += [format_event(request_id, name, "line", {"line": line}) for line in lines]
+    return b"".join(events)
+
+
 def format_notice(reason: str, form: Form, seconds: float = 0) -> bytes:
     """Write what is said last for the reason a connection ends; empty where nothing is."""
     template = NOTICES.get(reason)
@@ -149,8 +178,9 @@ def format_notice(reason: str, form: Form, seconds: float = 0) -> bytes:
 def _format_text(reply: Reply) -> bytes:
     error = () if reply.error is None else (reply.error.prefix + reply.error.message,)
     lines = [*reply.lines, *error]
-    if reply.block and (reply.lines or not error):
-        lines = [f"Begin {reply.block}", *lines, f"End {reply.block}"]
+    if reply.block and (reply.is_begun or reply.lines or not error):
+        begin = () if reply.is_begun else (f"Begin {reply.block}",)
+        lines = [*begin, *lines, f"End {reply.block}"]
     return "\n".join([*lines, ""]).encode() if lines else b""
 
 

@@ -6,21 +6,24 @@ learns a name.  ``tail`` is what knows how to find the end of a large file that 
 
 import os
 import shutil
+import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
-from trio_cmd.errors import Unavailable
+from trio_cmd.errors import NotFound, NotPermitted, Unavailable
 from trio_cmd.escape import escape_lines
 from trio_cmd.work.files import open_regular
+from trio_cmd.work.journal import JOURNAL_PATH, check_journal, journal_arguments
 from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
+from trio_cmd.work.permission import name_group
 from trio_cmd.work.processes import GroupReaper, run_program
 from trio_cmd.work.threads import DiskThreads
 
-__all__ = ["LogReader", "NewestLines"]
+__all__ = ["LogReader", "NewestLines", "find_program", "open_log"]
 
 MAX_OUTPUT_BYTES = 1 << 20
 # To find the end of a log takes milliseconds; a disk that needs longer is as good as dead.
@@ -36,6 +39,7 @@ class NewestLines:
     lines: list[str]
     skipped: int
     exit_status: int
+    program: str = "tail"
 
 
 class LogReader:
@@ -78,11 +82,34 @@ class LogReader:
         async with self._places.place(client):
             with self._limit("lastlog", SECONDS):
                 async with self._opened(path) as fd:
-                    return await self._tail(fd, lines)
+                    return await self._run("tail", ["-n", str(lines)], stdin=fd)
+
+    async def newest_of_journal(self, unit: str, lines: int, client: Hashable) -> NewestLines:
+        """Read the newest entries of the journal; see ``newest``.
+
+        Args:
+            unit: whose; ``*`` for all.
+            lines: how many entries at most; one can have several lines.
+            client: whose turn it takes.
+        """
+        async with self._places.place(client):
+            with self._limit("lastlog", SECONDS):
+                await self.run_in_thread(JOURNAL_PATH, check_journal)
+                return await self._run("journalctl", journal_arguments(unit, lines))
 
     def statistics(self) -> LimiterStatistics:
         """Count what runs and what waits."""
         return self._places.statistics()
+
+    async def run_in_thread(self, path: bytes, look: Callable[[], None]) -> None:
+        """Look at a log in a worker thread.
+
+        Raises:
+            CommandFailed: what the looking found, or too many threads hang.
+
+        Cancel: the thread ends when its disk answers.
+        """
+        await self._threads.run(path, look)
 
     @asynccontextmanager
     async def _opened(self, path: bytes) -> AsyncIterator[int]:
@@ -92,8 +119,8 @@ class LogReader:
         """
         opened: deque[int] = deque()  # whoever takes the descriptor out of it closes it
 
-        def open_log() -> None:
-            opened.append(open_regular(path, only_own_links=True))
+        def open_and_check() -> None:
+            opened.append(open_log(path))
             try:
                 trio.from_thread.check_cancelled()
             except trio.Cancelled:
@@ -101,22 +128,47 @@ class LogReader:
                 raise
 
         try:
-            await self._threads.run(path, open_log)
+            await self.run_in_thread(path, open_and_check)
             yield opened[0]
         finally:
             _close_all(opened)
 
-    async def _tail(self, fd: int, lines: int) -> NewestLines:
-        program = shutil.which("tail", path=_DIRECTORIES)
-        if program is None:
-            raise Unavailable("there is no tail on this host; install coreutils")
+    async def _run(self, name: str, arguments: Sequence[str], stdin: int = subprocess.DEVNULL) -> NewestLines:
+        program = find_program(name)
         output = _Newest(MAX_OUTPUT_BYTES)
         try:
-            exit_status = await run_program([program, "-n", str(lines)], output.add, self._reaper, stdin=fd)
+            exit_status = await run_program([program, *arguments], output.add, self._reaper, stdin=stdin)
         except OSError as error:
-            raise Unavailable(f"tail cannot be started: {error.strerror}") from error
+            raise Unavailable(f"{name} cannot be started: {error.strerror}") from error
         data, skipped = output.finish()
-        return NewestLines(await _escape_in_pieces(data), skipped, exit_status)
+        return NewestLines(await _escape_in_pieces(data), skipped, exit_status, name)
+
+
+def find_program(name: str) -> str:
+    """Find ``tail`` or ``journalctl``.
+
+    Raises:
+        Unavailable: there is no such program, ``tail``.
+        NotFound: there is no such program, and so no journal.
+    """
+    program = shutil.which(name, path=_DIRECTORIES)
+    if program is not None:
+        return program
+    if name == "tail":
+        raise Unavailable("there is no tail on this host; install coreutils")
+    raise NotFound(f"there is no {name} on this host; name a log file instead")
+
+
+def open_log(path: bytes) -> int:
+    """Open a log in a worker thread; see ``open_regular``.
+
+    Raises:
+        NotPermitted: also says which group to join, when the file tells.
+    """
+    try:
+        return open_regular(path, only_own_links=True)
+    except NotPermitted as error:
+        raise name_group(error, path) from None
 
 
 class _Newest:

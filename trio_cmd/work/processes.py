@@ -75,6 +75,8 @@ async def run_program(
     reaper: GroupReaper,
     *,
     stdin: int = subprocess.DEVNULL,
+    stderr: int = subprocess.STDOUT,
+    started: Callable[[int], None] | None = None,
 ) -> int:
     """Run a program to its end.
 
@@ -84,6 +86,8 @@ async def run_program(
             ends the program and comes out of here.
         reaper: sees to what the program leaves behind.
         stdin: a descriptor, by default the null device.
+        stderr: a descriptor, by default standard output.
+        started: gets the number of the process when it has started.
 
     Returns:
         Its exit status; negative: the signal that ended it.
@@ -110,7 +114,7 @@ async def run_program(
                     argv,
                     stdin=stdin,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
+                    stderr=stderr,
                     check=False,
                     env=_ENVIRONMENT,
                     cwd="/",
@@ -119,6 +123,8 @@ async def run_program(
                 )
             )
             child = process
+            if started is not None:
+                started(process.pid)
             await _read_output(process, take)
     except BaseExceptionGroup as errors:
         raise _only_one(errors) from None

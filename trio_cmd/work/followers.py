@@ -1,0 +1,330 @@
+"""A log enters, the lines that are written to it leave as they come, until nobody wants them.
+
+``tail -F`` and ``journalctl -f`` do the following.  ``tail`` must know the file's name, so that it
+finds the new file after a rotation; what is checked of that name, and when, is in docs/design.md.
+"""
+
+import functools
+import ipaddress
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Self
+
+import trio
+
+from trio_cmd.errors import Busy, CommandFailed, NotFound, ProgramFailed, Unavailable
+from trio_cmd.escape import escape
+from trio_cmd.settings import Log
+from trio_cmd.work.backlog import Backlog
+from trio_cmd.work.journal import JOURNAL_PATH, check_journal, journal_arguments
+from trio_cmd.work.limiter import Limit
+from trio_cmd.work.logs import SECONDS, LogReader, find_program, open_log
+from trio_cmd.work.processes import GroupReaper, run_program
+
+__all__ = ["Feed", "Followers"]
+
+MAX_WAITING_BYTES = 1 << 20
+PLACES_PER_ADDRESS = 4
+# A child that sleeps has opened its log and waits for lines; one that never does is not waited for.
+_SETTLE_SECONDS = 2.0
+_SETTLE_POLL_SECONDS = 0.002
+_SAID_BYTES = 4096
+_IPV6_SITE_BITS = 64
+
+
+class Feed:
+    """What one child prints, on its way to one client."""
+
+    def __init__(self) -> None:
+        self._backlog = Backlog(MAX_WAITING_BYTES)
+        self._unchecked: list[bytes] | None = None  # printed since the file was perhaps replaced
+        self._unchecked_bytes = 0
+        self._changed = trio.Event()
+        self._settled = trio.Event()
+        self.error: CommandFailed | None = None
+        self.is_ended = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to take."""
+        return self._backlog.is_empty
+
+    def add(self, piece: bytes) -> None:
+        """Add what was printed."""
+        if self._unchecked is None:
+            self._backlog.add(piece)
+            self._tell()
+            return
+        self._unchecked.append(piece)
+        self._unchecked_bytes += len(piece)
+        if self._unchecked_bytes > MAX_WAITING_BYTES:
+            raise Unavailable("the log was replaced, and its disk does not answer")
+
+    def hold(self) -> None:
+        """Keep back what is printed from now on."""
+        self._unchecked = self._unchecked or []
+
+    def release(self) -> None:
+        """Let through what was kept back."""
+        pieces, self._unchecked = self._unchecked or [], None
+        self._unchecked_bytes = 0
+        for piece in pieces:
+            self.add(piece)
+
+    def end(self, error: CommandFailed) -> None:
+        """Say that nothing more comes, and why."""
+        self.error = error
+        self.is_ended = True
+        self.settle()
+        self._tell()
+
+    def settle(self) -> None:
+        """Say that whatever is written from now on will be printed."""
+        self._settled.set()
+
+    async def wait_until_settled(self) -> None:
+        """Wait for that, or the end."""
+        await self._settled.wait()
+
+    def take(self, max_bytes: int) -> tuple[int, bytes]:
+        """Take the oldest lines; see ``Backlog``."""
+        return self._backlog.take(max_bytes)
+
+    def skip_all(self) -> int:
+        """Forget all that waits; returns how many lines that were."""
+        return self._backlog.skip_all()
+
+    async def wait(self) -> None:
+        """Wait until there is something to take, or the end.
+
+        Cancel: nothing is left behind.
+        """
+        while self.is_empty and not self.is_ended:
+            await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class Followers:
+    """All follows of a server, so many at once.
+
+    Args:
+        places: how many there may be.
+        logs: looks at files.
+        reaper: sees to what a child leaves behind.
+        limit: keeps the deadline of a look.
+    """
+
+    def __init__(self, places: int, logs: LogReader, reaper: GroupReaper, limit: Limit) -> None:
+        self._places = places
+        self._logs = logs
+        self._reaper = reaper
+        self._limit = limit
+        self._running: Counter[str] = Counter()  # by address
+
+    @property
+    def running(self) -> int:
+        """How many there are."""
+        return self._running.total()
+
+    @contextmanager
+    def place(self, address: str) -> Iterator[None]:
+        """Hold a place for a follow.
+
+        Raises:
+            Busy: there is none, or none for this address.
+        """
+        site = _site(address)
+        if self.running >= self._places:
+            raise Busy(f"{self._places} logs are being followed already")
+        if self._running[site] >= PLACES_PER_ADDRESS:
+            raise Busy(f"{PLACES_PER_ADDRESS} logs are being followed from your address already")
+        self._running[site] += 1
+        try:
+            yield
+        finally:
+            self._running[site] -= 1
+            if not self._running[site]:
+                del self._running[site]
+
+    async def check(self, log: Log) -> None:
+        """See that a log is there and may be shown.
+
+        Raises:
+            CommandFailed: why not.
+
+        Cancel: the thread ends when its disk answers.
+        """
+        with self._limit("follow", SECONDS):
+            await self._logs.run_in_thread(_path(log), functools.partial(_check, log))
+
+    async def run(self, log: Log, feed: Feed) -> None:
+        """Follow a checked log until cancelled; ``feed`` gets what it prints, or why it ended by itself.
+
+        Cancel: the child and all descriptors are gone.
+        """
+        error: CommandFailed | None = None
+        try:
+            error = await self._run(log, feed)
+        except* CommandFailed as group:
+            error = _first(group)
+        if error is not None:
+            feed.end(error)
+
+    async def _run(self, log: Log, feed: Feed) -> CommandFailed:
+        name, arguments = _command(log)
+        argv = [find_program(name), *arguments]
+        with _Errors(feed) as errors:
+            async with trio.open_nursery() as nursery:
+
+                def take(piece: bytes) -> None:
+                    errors.read()  # what was said before it was printed is there by now
+                    feed.add(piece)
+
+                def settle(pid: int) -> None:
+                    nursery.start_soon(_settle, pid, feed)
+
+                nursery.start_soon(errors.run)
+                nursery.start_soon(self._recheck, log, feed, errors)
+                try:
+                    status = await run_program(
+                        argv, take, self._reaper, stderr=errors.write_fd, started=settle
+                    )
+                except OSError as error:
+                    raise Unavailable(f"{name} cannot be started: {error.strerror}") from error
+                nursery.cancel_scope.cancel()
+            return errors.explain(name, status)
+
+    async def _recheck(self, log: Log, feed: Feed, errors: "_Errors") -> None:
+        """Look at the log again whenever the child says something: it may have another file now."""
+        while True:
+            await errors.wait()
+            with suppress(NotFound):  # it may come back
+                await self.check(log)
+            if not errors.has_news:
+                feed.release()
+
+
+class _Errors:
+    """What a child says on standard error: never a line of the log, but a sign that the log was replaced.
+
+    Args:
+        feed: held back whenever something was said.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._read_fd, self.write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        self._said = b""
+        self._news = trio.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._read_fd)
+        os.close(self.write_fd)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something was said that nobody has waited for."""
+        return self._news.is_set()
+
+    async def run(self) -> None:
+        """Read until cancelled, so that the child never waits."""
+        while True:
+            await trio.lowlevel.wait_readable(self._read_fd)
+            self.read()
+
+    def read(self) -> None:
+        """Read what was said by now."""
+        while said := self._read_some():
+            self._said = (self._said + said)[-_SAID_BYTES:]
+            self._feed.hold()
+            self._news.set()
+
+    async def wait(self) -> None:
+        """Wait until something is said.
+
+        Cancel: nothing is left behind.
+        """
+        await self._news.wait()
+        self._news = trio.Event()
+
+    def explain(self, program: str, exit_status: int) -> CommandFailed:
+        """Say why a child ended that should not have, with the last it said."""
+        self.read()
+        error = ProgramFailed(program, exit_status)
+        last = self._said.rstrip(b"\n").rpartition(b"\n")[2]
+        if last:
+            error.message += f": {escape(last)}"
+        return error
+
+    def _read_some(self) -> bytes:
+        try:
+            return os.read(self._read_fd, _SAID_BYTES)
+        except BlockingIOError:
+            return b""
+
+
+def _command(log: Log) -> tuple[str, list[str]]:
+    """Name the program that follows a log, and its arguments."""
+    if log.file is not None:
+        # --pid: it ends with this server, also when that is killed.
+        return "tail", ["-n", "0", "-F", f"--pid={os.getpid()}", "--", log.file]
+    assert log.journal is not None
+    return "journalctl", ["-f", *journal_arguments(log.journal, 0)]
+
+
+def _path(log: Log) -> bytes:
+    """Say below which mount point a log lies."""
+    return JOURNAL_PATH if log.file is None else os.fsencode(log.file)
+
+
+def _check(log: Log) -> None:
+    """See in a worker thread that a log is there and may be shown."""
+    if log.file is None:
+        check_journal()
+    else:
+        os.close(open_log(os.fsencode(log.file)))
+
+
+async def _settle(pid: int, feed: Feed) -> None:
+    """Wait until the child has opened its log: what is written from then on is not missed."""
+    with trio.move_on_after(_SETTLE_SECONDS):
+        while feed.is_empty and not _is_asleep(pid):
+            await trio.sleep(_SETTLE_POLL_SECONDS)  # there is no event for it
+    feed.settle()
+
+
+def _is_asleep(pid: int) -> bool:
+    """Tell whether a process waits for something that is not a disk; where there is no /proc, it does."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"S"
+    except FileNotFoundError:
+        return not os.path.exists("/proc/self/stat")
+
+
+def _site(address: str) -> str:
+    """Take all addresses of an IPv6 /64 for one: whoever has one has them all."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:  # a unix socket
+        return address
+    if ip.version == 4:
+        return address
+    return str(ipaddress.ip_network((ip, _IPV6_SITE_BITS), strict=False))
+
+
+def _first(group: BaseExceptionGroup[CommandFailed]) -> CommandFailed:
+    """Take one cause out of the groups that nurseries make."""
+    error: CommandFailed | BaseExceptionGroup[CommandFailed] = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
