@@ -14,6 +14,7 @@ from trio.abc import HalfCloseableStream
 from trio.testing import memory_stream_pair
 
 from trio_cmd.commands import COMMANDS, Asker, Command, Surroundings
+from trio_cmd.errors import CommandFailed
 from trio_cmd.records import make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.server.deadlines import Sweeper
@@ -21,8 +22,9 @@ from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.session import Session, Shared
 from trio_cmd.settings import Limits, Settings
-from trio_cmd.wire.messages import Reply
+from trio_cmd.wire.messages import Reply, parse_request
 from trio_cmd.wire.stream import PlainStream
+from trio_cmd.work.sharing import Sharing
 
 Record = dict[str, Any]
 
@@ -124,11 +126,13 @@ class Conversation:
         self.limits = limits or Limits()
         self.sink = ListSink()
         self.slow = SlowWork()
+        self.unclaimed: list[BaseException] = []  # faults of runs that no asker was left to be told
         self.budget = Budget(self.limits.total_pending_bytes)
         self.client, server_end = memory_stream_pair()
         self._heard = bytearray()
         self._has_heard_all = trio.Event()
         slow = Command("slow", "slow NAME", "wait for the test", work=self.slow.work)
+        self.sharing = Sharing(self.unclaimed.append)
         commands = {**COMMANDS, b"slow": slow, **(more_commands or {})}
         surroundings = Surroundings(
             Settings(limits=self.limits),
@@ -136,6 +140,7 @@ class Conversation:
             cast("Any", None),
             lambda: {"clients": 1},
             commands,
+            self.sharing,
         )
         sink = cast("Any", self.sink)
         self.hangups = Hangups()
@@ -151,7 +156,7 @@ class Conversation:
             sweeper = Sweeper(tick_seconds)
             sweeper.watch(self.session)
             nursery.start_soon(sweeper.run)
-            async with self.stream:
+            async with self.sharing.open_nursery(), self.stream:
                 await self.session.run()
             sweeper.forget(self.session)
             nursery.cancel_scope.cancel()
@@ -200,7 +205,27 @@ class Alone:
     client = "a client"
 
     def __init__(self) -> None:
+        self.is_shared: bool | None = None
         self.told: list[tuple[int, int]] = []
 
     def progress(self, done: int, total: int) -> None:
         self.told.append((done, total))
+
+
+async def ask_alone(line: bytes, surroundings: Surroundings) -> Reply:
+    """Have a slow command work for a line, as for a client that nobody shares with.
+
+    Raises:
+        CommandFailed: why there is no answer.
+    """
+    request = parse_request(line)
+    assert request is not None
+    work = surroundings.commands[request.name].work
+    assert work is not None
+    failed: CommandFailed | None = None
+    async with surroundings.sharing.open_nursery():
+        try:
+            return await work(request.argument, surroundings, Alone())
+        except CommandFailed as error:  # a nursery would make a group of it
+            failed = error
+    raise failed

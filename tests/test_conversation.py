@@ -13,6 +13,7 @@ from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
+from trio_cmd.work.sharing import Sharing
 
 NAMES = ["lastlog", "comphash", "help", "ping", "status", "format", "exit", "quit"]
 
@@ -34,6 +35,7 @@ def ask(line: bytes, statistics: Mapping[str, Any] | None = None) -> Reply:
         LogReader(1, room, GroupReaper(), no_limit),
         lambda: statistics or {},
         COMMANDS,
+        Sharing(print),
     )
     answer = COMMANDS[request.name].answer
     assert answer is not None

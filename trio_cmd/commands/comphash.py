@@ -5,6 +5,8 @@ from trio_cmd.errors import PathMissing
 from trio_cmd.escape import escape
 from trio_cmd.settings import ALGORITHMS
 from trio_cmd.wire.messages import Reply
+from trio_cmd.work.hashing import Digest
+from trio_cmd.work.sharing import Run
 
 __all__ = ["COMMAND"]
 
@@ -18,12 +20,19 @@ async def comphash(argument: bytes, surroundings: Surroundings, asker: Asker) ->
         PathMissing: there is no argument.
         CommandFailed: why there is no digest.
 
-    Cancel: the hashing ends.
+    Cancel: the hashing ends, unless others asked for the same.
     """
     algorithm, path = _split(argument, surroundings.settings.comphash.algorithm)
     if not path:
         raise PathMissing
-    digest = await surroundings.hashing.digest(path, algorithm, asker.client)
+
+    async def work(run: Run) -> Reply:
+        return _reply(path, await surroundings.hashing.digest(path, algorithm, asker.client, run.begin))
+
+    return await surroundings.sharing.run(("comphash", path, algorithm), asker, work)
+
+
+def _reply(path: bytes, digest: Digest) -> Reply:
     facts = {"path": escape(path), "algorithm": digest.algorithm, "digest": digest.hex}
     return Reply(
         (f"File hash is : {digest.hex}",),

@@ -10,6 +10,7 @@ from trio_cmd.escape import quote
 from trio_cmd.settings import Log
 from trio_cmd.wire.messages import Reply
 from trio_cmd.work.logs import NewestLines
+from trio_cmd.work.sharing import Run
 
 __all__ = ["COMMAND", "DEFAULT_LOGS"]
 
@@ -35,7 +36,7 @@ async def lastlog(argument: bytes, surroundings: Surroundings, asker: Asker) -> 
         NotFound: there is no such log; the message lists those there are.
         CommandFailed: why it cannot be read.
 
-    Cancel: the reading ends.
+    Cancel: the reading ends, unless others asked for the same.
     """
     lines, name = _parse(argument)
     logs = _choose(
@@ -45,14 +46,20 @@ async def lastlog(argument: bytes, surroundings: Surroundings, asker: Asker) -> 
     )
     for log, settings in logs.items():
         try:
-            newest = await surroundings.logs.newest(os.fsencode(settings.file), lines, asker.client)
+            return await _read(log, settings, lines, surroundings, asker)
         except NotFound:
             if len(logs) == 1:
                 raise
-        else:
-            return _reply(log, newest)
     tried = ", ".join(log.file for log in logs.values())
     raise NotFound(f"no system log: tried {tried}; name one in the settings under [logs]")
+
+
+async def _read(log: str, settings: Log, lines: int, surroundings: Surroundings, asker: Asker) -> Reply:
+    async def work(run: Run) -> Reply:
+        path = os.fsencode(settings.file)
+        return _reply(log, await surroundings.logs.newest(path, lines, asker.client, run.begin))
+
+    return await surroundings.sharing.run(("lastlog", log, lines), asker, work)
 
 
 def _parse(argument: bytes) -> tuple[int, bytes]:

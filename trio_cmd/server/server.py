@@ -1,7 +1,7 @@
 """The server: settings and a logger enter; it listens, holds conversations, stops.
 
-Nurseries from the outside in: helpers > connections > listeners.  Whoever is further in is
-stopped first, and finds everything it needs still there.
+Nurseries from the outside in: helpers > work (shared runs) > connections > listeners.  Whoever is
+further in is stopped first, and finds everything it needs still there.
 """
 
 import errno
@@ -33,6 +33,7 @@ from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
+from trio_cmd.work.sharing import Sharing
 
 __all__ = ["Server"]
 
@@ -74,11 +75,12 @@ class Server:
         children = settings.limits.running_programs or 2 * (os.cpu_count() or 1)
         self._hashing = Hashing(settings.comphash, waiting_room, self._sweeper.limit)
         self._logs = LogReader(children, waiting_room, self._reaper, self._sweeper.limit)
+        self._sharing = Sharing(partial(record_fault, log))
         self._admission = Admission(fit_descriptors(settings, children + self._hashing.max_threads))
         self._hangups = Hangups()
         self._shared = Shared(
             settings.limits,
-            Surroundings(settings, self._hashing, self._logs, self.statistics, COMMANDS),
+            Surroundings(settings, self._hashing, self._logs, self.statistics, COMMANDS, self._sharing),
             sink,
             self._hangups,
             Budget(settings.limits.total_pending_bytes),
@@ -101,7 +103,7 @@ class Server:
                 helpers.start_soon(self._sweeper.run)
                 helpers.start_soon(self._hangups.run)
                 helpers.start_soon(self._reaper.run)
-                async with trio.open_nursery() as connections:
+                async with self._sharing.open_nursery(), trio.open_nursery() as connections:
                     await self._serve_clients(helpers, connections, task_status)
                 helpers.cancel_scope.cancel()
         finally:
@@ -124,6 +126,7 @@ class Server:
         """Count what ``status`` shows: name -> number or text."""
         records = self._sink.statistics()
         hashing, logs = self._hashing.statistics(), self._logs.statistics()
+        sharing = self._sharing.statistics()
         return {
             "version": self._version,
             "uptime_seconds": int(time.monotonic() - self._started),
@@ -135,6 +138,9 @@ class Server:
             "hashing_waiting": hashing.waiting,
             "logs_running": logs.running,
             "logs_waiting": logs.waiting,
+            "runs": sharing.running,
+            "runs_waiting": sharing.waiting,
+            "sharers": sharing.sharers,
             "pending_bytes": self._shared.budget.bytes,
             "records_written": records.written,
             "records_lost": records.lost,

@@ -56,13 +56,16 @@ class Hashing:
         self._places = FairLimiter(self.max_threads, waiting_room)
         self._threads = trio.CapacityLimiter(self.max_threads + MAX_HUNG_THREADS)
 
-    async def digest(self, path: bytes, algorithm: str, client: Hashable) -> Digest:
+    async def digest(
+        self, path: bytes, algorithm: str, client: Hashable, begun: Callable[[], object] = lambda: None
+    ) -> Digest:
         """Hash a file.
 
         Args:
             path: as asked.
             algorithm: one of ``settings.ALGORITHMS``.
             client: whose turn it takes.
+            begun: called when it has its place, before anything is looked at.
 
         Raises:
             CommandFailed: why there is no digest.
@@ -70,6 +73,7 @@ class Hashing:
         Cancel: the thread ends within one piece, or, when it hangs in the kernel, with its call.
         """
         async with self._places.place(client):
+            begun()
             if self._threads.available_tokens < 1:
                 raise Unavailable("too many reads hang in the kernel; see to the disks")
             with self._limit("comphash", self._settings.seconds):

@@ -7,7 +7,7 @@ learns a name.  ``tail`` is what knows how to find the end of a large file that 
 import os
 import shutil
 from collections import deque
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -60,13 +60,16 @@ class LogReader:
         self._reaper = reaper
         self._limit = limit
 
-    async def newest(self, path: bytes, lines: int, client: Hashable) -> NewestLines:
+    async def newest(
+        self, path: bytes, lines: int, client: Hashable, begun: Callable[[], object] = lambda: None
+    ) -> NewestLines:
         """Read the newest lines of a log.
 
         Args:
             path: of a regular file; a link to it must be root's or our own.
             lines: how many at most.
             client: whose turn it takes.
+            begun: called when it has its place, before anything is looked at.
 
         Raises:
             CommandFailed: why they cannot be read.
@@ -74,6 +77,7 @@ class LogReader:
         Cancel: the child and the descriptor are gone.
         """
         async with self._places.place(client):
+            begun()
             with self._limit("lastlog", SECONDS):
                 async with self._opened(path) as fd:
                     return await self._tail(fd, lines)
