@@ -14,6 +14,7 @@ from trio.abc import HalfCloseableStream
 from trio.testing import memory_stream_pair
 
 from trio_cmd.commands import COMMANDS, Asker, Command, Surroundings
+from trio_cmd.errors import CommandFailed
 from trio_cmd.records import make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.server.deadlines import Sweeper
@@ -21,8 +22,9 @@ from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.session import Session, Shared
 from trio_cmd.settings import Limits, Settings
-from trio_cmd.wire.messages import Reply
+from trio_cmd.wire.messages import Reply, parse_request
 from trio_cmd.wire.stream import PlainStream
+from trio_cmd.work.sharing import Sharing
 
 Record = dict[str, Any]
 
@@ -124,11 +126,13 @@ class Conversation:
         self.limits = limits or Limits()
         self.sink = ListSink()
         self.slow = SlowWork()
+        self.unclaimed: list[BaseException] = []  # faults of runs that no asker was left to be told
         self.budget = Budget(self.limits.total_pending_bytes)
         self.client, server_end = memory_stream_pair()
         self._heard = bytearray()
         self._has_heard_all = trio.Event()
         slow = Command("slow", "slow NAME", "wait for the test", work=self.slow.work)
+        self.sharing = Sharing(self.unclaimed.append)
         commands = {**COMMANDS, b"slow": slow, **(more_commands or {})}
         surroundings = Surroundings(
             Settings(limits=self.limits),
@@ -137,6 +141,7 @@ class Conversation:
             lambda: {"clients": 1},
             commands,
             followers=cast("Any", None),
+            sharing=self.sharing,
         )
         sink = cast("Any", self.sink)
         self.hangups = Hangups()
@@ -152,7 +157,7 @@ class Conversation:
             sweeper = Sweeper(tick_seconds)
             sweeper.watch(self.session)
             nursery.start_soon(sweeper.run)
-            async with self.stream:
+            async with self.sharing.open_nursery(), self.stream:
                 await self.session.run()
             sweeper.forget(self.session)
             nursery.cancel_scope.cancel()
@@ -202,6 +207,7 @@ class Alone:
     address = "127.0.0.1"
 
     def __init__(self) -> None:
+        self.is_shared: bool | None = None
         self.told: list[tuple[int, int]] = []
         self.streamed: list[str] = []
 
@@ -223,3 +229,22 @@ class Alone:
     def show(self, lines: Sequence[str], skipped: int) -> None:
         self.streamed += [f"{skipped} lines skipped"] if skipped else []
         self.streamed += lines
+
+
+async def ask_alone(line: bytes, surroundings: Surroundings) -> Reply:
+    """Have a slow command work for a line, as for a client that nobody shares with.
+
+    Raises:
+        CommandFailed: why there is no answer.
+    """
+    request = parse_request(line)
+    assert request is not None
+    work = surroundings.commands[request.name].work
+    assert work is not None
+    failed: CommandFailed | None = None
+    async with surroundings.sharing.open_nursery():
+        try:
+            return await work(request.argument, surroundings, Alone())
+        except CommandFailed as error:  # a nursery would make a group of it
+            failed = error
+    raise failed

@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 import trio
 
-from conversation import Alone
+from conversation import ask_alone
 from program import PATIENCE_SECONDS
 from trio_cmd.commands import COMMANDS, Surroundings
 from trio_cmd.errors import CommandFailed, NotARegularFile, NotFound, PathMissing, TooLarge
 from trio_cmd.settings import ALGORITHMS, Comphash, Settings
-from trio_cmd.wire.messages import Reply, format_reply, parse_request
+from trio_cmd.wire.messages import Reply, format_reply
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
+from trio_cmd.work.sharing import Sharing
 
 SHA1 = hashlib.sha1(b"lab\n").hexdigest()
 
@@ -40,13 +41,10 @@ async def ask(line: bytes, settings: Comphash | None = None) -> Reply:
         dict,
         COMMANDS,
         followers=Followers(1, reader, GroupReaper(), no_limit),
+        sharing=Sharing(print),
     )
-    request = parse_request(line)
-    assert request is not None
-    work = COMMANDS[request.name].work
-    assert work is not None
     with trio.fail_after(PATIENCE_SECONDS):
-        return await work(request.argument, surroundings, Alone())
+        return await ask_alone(line, surroundings)
 
 
 async def fault(line: bytes, settings: Comphash | None = None) -> CommandFailed:

@@ -14,6 +14,7 @@ from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
+from trio_cmd.work.sharing import Sharing
 
 NAMES = ["lastlog", "follow", "comphash", "verify", "help", "ping", "status", "format", "exit", "quit"]
 
@@ -36,6 +37,7 @@ def ask(line: bytes, statistics: Mapping[str, Any] | None = None) -> Reply:
         lambda: statistics or {},
         COMMANDS,
         followers=Followers(1, reader, GroupReaper(), no_limit),
+        sharing=Sharing(print),
     )
     answer = COMMANDS[request.name].answer
     assert answer is not None

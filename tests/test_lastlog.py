@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 import trio
 
-from conversation import Alone
+from conversation import ask_alone
 from program import PATIENCE_SECONDS
 from trio_cmd.commands import COMMANDS, Surroundings, lastlog
 from trio_cmd.errors import BadArguments, CommandFailed, NotFound, NotPermitted
 from trio_cmd.settings import Comphash, Log, Settings
-from trio_cmd.wire.messages import Reply, format_reply, parse_request
+from trio_cmd.wire.messages import Reply, format_reply
 from trio_cmd.work import logs
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
+from trio_cmd.work.sharing import Sharing
 
 REMEDY = "name one with --log NAME=PATH, or in the settings under [logs]"
 OUT_OF_RANGE = "expected a number of lines from 1 to 10000: lastlog [LINES] [LOG]"
@@ -40,17 +41,14 @@ def surroundings_of(logs: Mapping[str, Path]) -> Surroundings:
         dict,
         COMMANDS,
         followers=Followers(1, reader, GroupReaper(), no_limit),
+        sharing=Sharing(print),
     )
 
 
 async def ask(line: bytes, logs: Mapping[str, Path]) -> Reply:
     """Ask as a client does, from the line on."""
-    request = parse_request(line)
-    assert request is not None
-    work = COMMANDS[request.name].work
-    assert work is not None
     with trio.fail_after(PATIENCE_SECONDS):
-        return await work(request.argument, surroundings_of(logs), Alone())
+        return await ask_alone(line, surroundings_of(logs))
 
 
 async def fault(line: bytes, logs: Mapping[str, Path]) -> CommandFailed:

@@ -158,15 +158,28 @@ def test_the_records_of_a_conversation_are_complete(
     }
     expected: list[tuple[str, str | None, str, str, dict[str, Any]]] = [
         ("test  a\tb ", "test", "a\tb", "warning", {"outcome": "unknown-command"}),
-        ("lastlog 3", "lastlog", "3", "info", {"outcome": "ok", "log": "lab", "lines": 3, "exit_status": 0}),
+        (
+            "lastlog 3",
+            "lastlog",
+            "3",
+            "info",
+            {"outcome": "ok", "shared": False, "log": "lab", "lines": 3, "exit_status": 0},
+        ),
         (
             f"comphash sha256 {hashed}",
             "comphash",
             f"sha256 {hashed}",
             "info",
-            {"outcome": "ok", "path": str(hashed), "algorithm": "sha256", "digest": digest, "size": 4},
+            {
+                "outcome": "ok",
+                "shared": False,
+                "path": str(hashed),
+                "algorithm": "sha256",
+                "digest": digest,
+                "size": 4,
+            },
         ),
-        ("comphash /nope", "comphash", "/nope", "info", {"outcome": "not-found"}),
+        ("comphash /nope", "comphash", "/nope", "info", {"outcome": "not-found", "shared": False}),
         ("\\x01", None, "", "warning", {"outcome": "bad-encoding"}),
         ("exit", "exit", "", "info", {"outcome": "ok"}),
     ]

@@ -6,6 +6,7 @@ from trio_cmd.escape import escape
 from trio_cmd.settings import ALGORITHMS
 from trio_cmd.wire.messages import Reply
 from trio_cmd.work.hashing import Digest
+from trio_cmd.work.sharing import Run
 
 __all__ = ["COMMAND", "digest_file", "facts_of"]
 
@@ -19,7 +20,7 @@ async def comphash(argument: bytes, surroundings: Surroundings, asker: Asker) ->
         PathMissing: there is no argument.
         CommandFailed: why there is no digest.
 
-    Cancel: the hashing ends.
+    Cancel: the hashing ends, unless others asked for the same.
     """
     algorithm, path = _split(argument, surroundings.settings.comphash.algorithm)
     digest = await digest_file(path, algorithm, surroundings, asker)
@@ -32,17 +33,21 @@ async def comphash(argument: bytes, surroundings: Surroundings, asker: Asker) ->
 
 
 async def digest_file(path: bytes, algorithm: str, surroundings: Surroundings, asker: Asker) -> Digest:
-    """Have a file hashed for an asker, who is told how far it is.
+    """Have a file hashed for an asker, who is told how far it is; others may have asked for the same.
 
     Raises:
         PathMissing: the path is empty.
         CommandFailed: why there is no digest.
 
-    Cancel: the hashing ends.
+    Cancel: the hashing ends, unless others asked for the same.
     """
     if not path:
         raise PathMissing
-    return await surroundings.hashing.digest(path, algorithm, asker.client, asker.progress)
+
+    async def work(run: Run) -> Digest:
+        return await surroundings.hashing.digest(path, algorithm, asker.client, run.progress, run.begin)
+
+    return await surroundings.sharing.run(("comphash", path, algorithm), asker, work)
 
 
 def facts_of(path: bytes, digest: Digest) -> dict[str, str]:

@@ -11,6 +11,7 @@ from trio_cmd.escape import quote
 from trio_cmd.settings import Log, Settings
 from trio_cmd.wire.messages import Reply
 from trio_cmd.work.logs import LogReader, NewestLines
+from trio_cmd.work.sharing import Begun, Run
 
 __all__ = ["COMMAND", "DEFAULT_LOGS", "choose_logs", "first_there", "list_logs"]
 
@@ -38,11 +39,18 @@ async def lastlog(argument: bytes, surroundings: Surroundings, asker: Asker) -> 
         NotFound: there is no such log; the message lists those there are.
         CommandFailed: why it cannot be read.
 
-    Cancel: the reading ends.
+    Cancel: the reading ends, unless others asked for the same.
     """
     lines, name = _parse(argument)
     logs = choose_logs(surroundings.settings, name)
-    return _reply(*await first_there(logs, lambda log: _read(surroundings.logs, log, lines, asker.client)))
+
+    async def work(run: Run) -> Reply:
+        def look(log: Log) -> Awaitable[NewestLines]:
+            return _read(surroundings.logs, log, lines, asker.client, run.begin)
+
+        return _reply(*await first_there(logs, look))
+
+    return await surroundings.sharing.run(("lastlog", tuple(logs), lines), asker, work)
 
 
 async def first_there(logs: Mapping[str, Log], look: Callable[[Log], Awaitable[_T]]) -> tuple[str, _T]:
@@ -66,11 +74,11 @@ async def first_there(logs: Mapping[str, Log], look: Callable[[Log], Awaitable[_
     raise NotFound(f"no system log: tried {tried}; {remedy}")
 
 
-async def _read(reader: LogReader, log: Log, lines: int, client: Hashable) -> NewestLines:
+async def _read(reader: LogReader, log: Log, lines: int, client: Hashable, begun: Begun) -> NewestLines:
     if log.file is not None:
-        return await reader.newest(os.fsencode(log.file), lines, client)
+        return await reader.newest(os.fsencode(log.file), lines, client, begun)
     assert log.journal is not None
-    return await reader.newest_of_journal(log.journal, lines, client)
+    return await reader.newest_of_journal(log.journal, lines, client, begun)
 
 
 def _parse(argument: bytes) -> tuple[int, bytes]:

@@ -13,6 +13,7 @@ from trio_cmd.wire.messages import Reply
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.logs import LogReader
+from trio_cmd.work.sharing import Sharing
 
 __all__ = ["Answer", "Asker", "Command", "Surroundings", "Work"]
 
@@ -28,6 +29,7 @@ class Surroundings:
         statistics: counts for ``status``: name -> value.
         commands: name -> row, of all that may be asked here.
         followers: follows logs.
+        sharing: lets those who ask the same share one run.
     """
 
     settings: Settings
@@ -36,10 +38,17 @@ class Surroundings:
     statistics: Callable[[], Mapping[str, Any]]
     commands: Mapping[bytes, "Command"]
     followers: Followers
+    sharing: Sharing
 
 
 class Asker(Protocol):
-    """Who waits for the answer of a slow command, as the command sees it."""
+    """Who waits for the answer of a slow command, as the command sees it.
+
+    Attributes:
+        is_shared: whether a run answered others as well; ``None`` when no run answered it.
+    """
+
+    is_shared: bool | None
 
     @property
     def client(self) -> Hashable:

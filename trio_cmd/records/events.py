@@ -54,7 +54,7 @@ COMMAND_COMPLETED = Event(
     "info",
     "Cmd completed for {client} : {line}",
     (
-        *("request", "command", "arguments", "outcome", "seconds", "bytes"),
+        *("request", "command", "arguments", "outcome", "seconds", "bytes", "shared"),
         *("path", "algorithm", "digest", "size", "matches"),
         *("log", "lines", "exit_status", "skipped"),
     ),

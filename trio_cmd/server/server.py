@@ -1,7 +1,7 @@
 """The server: settings and a logger enter; it listens, holds conversations, stops.
 
-Nurseries from the outside in: helpers > connections > listeners.  Whoever is further in is
-stopped first, and finds everything it needs still there.
+Nurseries from the outside in: helpers > work (shared runs) > connections > listeners.  Whoever is
+further in is stopped first, and finds everything it needs still there.
 """
 
 import errno
@@ -35,6 +35,7 @@ from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 from trio_cmd.work.roots import Roots
+from trio_cmd.work.sharing import Sharing
 from trio_cmd.work.threads import DiskThreads
 
 __all__ = ["Server"]
@@ -82,13 +83,20 @@ class Server:
         )
         self._logs = LogReader(children, waiting_room, self._reaper, self._sweeper.limit, self._threads)
         self._followers = Followers(settings.limits.followers, self._logs, self._reaper, self._sweeper.limit)
+        self._sharing = Sharing(partial(record_fault, log))
         work = children + self._hashing.max_threads + settings.limits.followers
         self._admission = Admission(fit_descriptors(settings, work))
         self._hangups = Hangups()
         self._shared = Shared(
             settings.limits,
             Surroundings(
-                settings, self._hashing, self._logs, self.statistics, COMMANDS, followers=self._followers
+                settings,
+                self._hashing,
+                self._logs,
+                self.statistics,
+                COMMANDS,
+                followers=self._followers,
+                sharing=self._sharing,
             ),
             sink,
             self._hangups,
@@ -113,7 +121,7 @@ class Server:
                 helpers.start_soon(self._hangups.run)
                 helpers.start_soon(self._reaper.run)
                 helpers.start_soon(self._hashing.run)
-                async with trio.open_nursery() as connections:
+                async with self._sharing.open_nursery(), trio.open_nursery() as connections:
                     await self._serve_clients(helpers, connections, task_status)
                 helpers.cancel_scope.cancel()
         finally:
@@ -136,6 +144,7 @@ class Server:
         """Count what ``status`` shows: name -> number or text."""
         records = self._sink.statistics()
         hashing, logs = self._hashing.statistics(), self._logs.statistics()
+        sharing = self._sharing.statistics()
         return {
             "version": self._version,
             "uptime_seconds": int(time.monotonic() - self._started),
@@ -149,6 +158,9 @@ class Server:
             "logs_waiting": logs.waiting,
             "reads_hung": self._threads.hung(),
             "followers": self._followers.running,
+            "runs": sharing.running,
+            "runs_waiting": sharing.waiting,
+            "sharers": sharing.sharers,
             "pending_bytes": self._shared.budget.bytes,
             "records_written": records.written,
             "records_lost": records.lost,

@@ -79,9 +79,13 @@ class Waiting(StreamedAnswer):
         job: what it waits for.
     """
 
-    __slots__ = ()
+    __slots__ = ("is_shared",)
 
     client: "Session"
+
+    def __init__(self, client: "Session", job: Job) -> None:
+        super().__init__(client, job)
+        self.is_shared: bool | None = None
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the work is."""
@@ -333,23 +337,24 @@ class Session:
 
         Cancel: the job stays unfinished.
         """
-        reply = Reply()
+        reply, waiting = Reply(), Waiting(self, job)
         try:
-            reply = await self._work(job)
+            reply = await self._work(job, waiting)
         except* Exception as errors:  # the first net again
             reply = Reply(error=self._trail.fault(errors))
         if self._unfinished().pop(job.asked, None) is None:
             return  # it was answered as the server stopped
-        self._replies.finish(job.slot, self._trail.answered(job.asked, reply, job.slot.streamed_bytes))
+        answer = self._trail.answered(job.asked, reply, job.slot.streamed_bytes, shared=waiting.is_shared)
+        self._replies.finish(job.slot, answer)
         self._sender.flush(self._nursery)
         self._changed()
 
-    async def _work(self, job: Job) -> Reply:
+    async def _work(self, job: Job, waiting: Waiting) -> Reply:
         assert job.asked.request is not None
         if self._shared.budget.is_spent():  # asked when its turn has come: it may have waited long
             return Reply(error=Busy("too many answers wait for their readers"))
         try:
-            return await job.work(job.asked.request.argument, self._shared.surroundings, Waiting(self, job))
+            return await job.work(job.asked.request.argument, self._shared.surroundings, waiting)
         except CommandFailed as error:
             return Reply(error=error)
 

@@ -1,7 +1,8 @@
 """The audit trail of one connection: what was asked and what came of it enter, records leave."""
 
 import time
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from trio_cmd.errors import ClientFault, CommandFailed, Internal
 from trio_cmd.escape import escape
@@ -55,13 +56,16 @@ class Trail:
             line=asked.line,
         )
 
-    def answered(self, asked: Asked, reply: Reply, streamed_bytes: int = 0) -> bytes:
+    def answered(
+        self, asked: Asked, reply: Reply, streamed_bytes: int = 0, *, shared: bool | None = None
+    ) -> bytes:
         """Write the answer to a line and record its outcome.
 
         Args:
             asked: the line.
             reply: its answer.
             streamed_bytes: what was sent before the answer.
+            shared: whether a run answered others as well; ``None`` when no run answered it.
 
         Returns:
             The answer's bytes; none where nothing is said.
@@ -70,12 +74,13 @@ class Trail:
         name = None if asked.request is None else asked.request.name
         answer = format_reply(reply, reply.form or asked.form, asked.number, name, seconds)
         outcome = "ok" if reply.error is None else reply.error.code
-        self._completed(asked, outcome, _level(reply.error), seconds, streamed_bytes + len(answer), reply)
+        facts = reply.record if shared is None else {"shared": shared, **reply.record}
+        self._completed(asked, outcome, _level(reply.error), seconds, streamed_bytes + len(answer), facts)
         return answer
 
     def unanswered(self, asked: Asked) -> None:
         """Record that the asker left before the answer was ready."""
-        self._completed(asked, "gone", "info", time.perf_counter() - asked.began, 0, Reply())
+        self._completed(asked, "gone", "info", time.perf_counter() - asked.began, 0, {})
 
     def fault(self, error: BaseException) -> Internal:
         """Record a fault of ours with its traceback; returns what the client is told."""
@@ -83,7 +88,7 @@ class Trail:
         return Internal()
 
     def _completed(
-        self, asked: Asked, outcome: str, level: Level, seconds: float, size: int, reply: Reply
+        self, asked: Asked, outcome: str, level: Level, seconds: float, size: int, facts: Mapping[str, Any]
     ) -> None:
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
         command, arguments = _spell(asked.request)
@@ -97,7 +102,7 @@ class Trail:
             outcome=outcome,
             seconds=round(seconds, 6),
             bytes=size,
-            **reply.record,
+            **facts,
         )
 
 

@@ -72,6 +72,8 @@ class Reply:
         form: the form that later answers have, and already this one.
         closes: whether the connection ends behind it.
         is_begun: whether the beginning of the block has been streamed already.
+
+    Many clients can get one answer; each of its forms is written once, by the first who needs it.
     """
 
     lines: Sequence[str] = ()
@@ -82,6 +84,24 @@ class Reply:
     form: Form | None = None
     closes: bool = False
     is_begun: bool = False
+    _text: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    _result: msgspec.Raw | None = field(default=None, init=False, repr=False, compare=False)
+
+    def text(self) -> bytes:
+        """Give the text form: the same object each time."""
+        text = self._text
+        if text is None:
+            text = _format_text(self)
+            object.__setattr__(self, "_text", text)
+        return text
+
+    def encoded_result(self) -> msgspec.Raw:
+        """Give the result as JSON: the same object each time."""
+        result = self._result
+        if result is None:
+            result = msgspec.Raw(msgspec.json.encode(self.result))
+            object.__setattr__(self, "_result", result)
+        return result
 
 
 def is_other_protocol(line: bytes) -> bool:
@@ -122,7 +142,7 @@ def format_reply(reply: Reply, form: Form, request_id: int, name: bytes | None, 
         seconds: from the complete line to the finished answer.
     """
     if form == "text":
-        return _format_text(reply)
+        return reply.text()
     head = {"id": request_id, "command": None if name is None else escape(name[:MAX_NAME_BYTES])}
     return _format_json(head, reply, seconds)
 
@@ -189,7 +209,7 @@ def _format_json(head: Mapping[str, Any], reply: Reply, seconds: float) -> bytes
         return b""
     answer: dict[str, Any] = {**head, "ok": reply.error is None}
     if reply.result is not None:
-        answer["result"] = reply.result
+        answer["result"] = reply.encoded_result()
     if reply.error is not None:
         answer["error"] = {"code": reply.error.code, "message": reply.error.message}
     return _encode({**answer, "seconds": round(seconds, 6)})

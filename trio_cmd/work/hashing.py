@@ -74,7 +74,12 @@ class Hashing:
         await self._progress.run()
 
     async def digest(
-        self, path: bytes, algorithm: str, client: Hashable, tell: Tell = _tell_nobody
+        self,
+        path: bytes,
+        algorithm: str,
+        client: Hashable,
+        tell: Tell = _tell_nobody,
+        begun: Callable[[], object] = lambda: None,
     ) -> Digest:
         """Hash a file.
 
@@ -83,6 +88,7 @@ class Hashing:
             algorithm: one of ``settings.ALGORITHMS``.
             client: whose turn it takes.
             tell: told each second how far it is, while ``run`` runs.
+            begun: called when it has its place, before anything is looked at.
 
         Raises:
             CommandFailed: why there is no digest.
@@ -90,6 +96,7 @@ class Hashing:
         Cancel: the thread ends within one piece, or, when it hangs in the kernel, with its call.
         """
         async with self._places.place(client):
+            begun()
             with self._limit("comphash", self._settings.seconds), self._progress.telling(tell) as progress:
                 return await self._threads.run(path, lambda: self._digest(path, algorithm, progress))
 

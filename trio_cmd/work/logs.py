@@ -66,13 +66,16 @@ class LogReader:
         self._reaper = reaper
         self._limit = limit
 
-    async def newest(self, path: bytes, lines: int, client: Hashable) -> NewestLines:
+    async def newest(
+        self, path: bytes, lines: int, client: Hashable, begun: Callable[[], object] = lambda: None
+    ) -> NewestLines:
         """Read the newest lines of a log.
 
         Args:
             path: of a regular file; a link to it must be root's or our own.
             lines: how many at most.
             client: whose turn it takes.
+            begun: called when it has its place, before anything is looked at.
 
         Raises:
             CommandFailed: why they cannot be read.
@@ -80,19 +83,24 @@ class LogReader:
         Cancel: the child and the descriptor are gone.
         """
         async with self._places.place(client):
+            begun()
             with self._limit("lastlog", SECONDS):
                 async with self._opened(path) as fd:
                     return await self._run("tail", ["-n", str(lines)], stdin=fd)
 
-    async def newest_of_journal(self, unit: str, lines: int, client: Hashable) -> NewestLines:
+    async def newest_of_journal(
+        self, unit: str, lines: int, client: Hashable, begun: Callable[[], object] = lambda: None
+    ) -> NewestLines:
         """Read the newest entries of the journal; see ``newest``.
 
         Args:
             unit: whose; ``*`` for all.
             lines: how many entries at most; one can have several lines.
             client: whose turn it takes.
+            begun: called when it has its place, before anything is looked at.
         """
         async with self._places.place(client):
+            begun()
             with self._limit("lastlog", SECONDS):
                 await self.run_in_thread(JOURNAL_PATH, check_journal)
                 return await self._run("journalctl", journal_arguments(unit, lines))

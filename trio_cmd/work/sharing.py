@@ -1,0 +1,220 @@
+"""Questions enter, the same answer leaves for all who asked the same before the work for it began.
+
+A client may share a run that has not begun when it asks, never one that has: that answer would
+be older than the question.  And while a young run of the same question is under way the next one
+waits for its end, so that all who ask meanwhile share that: fifty clients in a loop are one child.
+
+Nothing here knows what is asked; a key holds all that decides the answer.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import trio
+
+from trio_cmd.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Begun", "Run", "Sharer", "Sharing", "SharingStatistics"]
+
+# So long a run keeps the next one of its key waiting.  Who asks is then hardly slower, and a run
+# that hangs keeps nobody from another.
+YOUNG_SECONDS = 0.1
+
+Begun = Callable[[], object]
+"""Called when work has its place, before it looks at anything."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class SharingStatistics:
+    """Counts: runs that have begun, runs that have not, and the askers of both."""
+
+    running: int
+    waiting: int
+    sharers: int
+
+
+class Sharer(Protocol):
+    """Who waits for a run.
+
+    Attributes:
+        is_shared: set before the answer is given: whether the run answered others as well.
+    """
+
+    is_shared: bool | None
+
+    def progress(self, done: int, total: int) -> None:
+        """Say how far the work is."""
+
+
+class Run:
+    """One piece of work, as who does it and who waits for it see it.
+
+    Args:
+        key: what was asked.
+        begun: called with it when the work begins.
+    """
+
+    __slots__ = (
+        "_begun",
+        "askers",
+        "began",
+        "ended",
+        "error",
+        "key",
+        "scope",
+        "served",
+        "traceback",
+        "value",
+    )
+
+    def __init__(self, key: Hashable, begun: Callable[["Run"], None]) -> None:
+        self.key = key
+        self._begun = begun
+        self.askers: list[Sharer] = []
+        self.scope = trio.CancelScope()
+        self.began: float | None = None  # on Trio's clock
+        self.ended = trio.Event()
+        self.served = 0  # askers that were there at the end
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.traceback: TracebackType | None = None
+
+    def begin(self) -> None:
+        """Say that the work has its place and is about to look at things: nobody can join any more."""
+        self.began = trio.current_time()
+        self._begun(self)
+
+    def progress(self, done: int, total: int) -> None:
+        """Say to all askers how far the work is."""
+        for asker in self.askers:
+            asker.progress(done, total)
+
+    def result(self) -> Any:
+        """Give what came of it.
+
+        Raises:
+            Exception: what the work raised; every asker sees the way it took in the run.
+        """
+        if self.error is not None:
+            raise self.error.with_traceback(self.traceback)
+        return self.value
+
+
+class Sharing:
+    """Lets askers of the same share one run.
+
+    Args:
+        report: gets what a run raised that no asker is left to be told.
+    """
+
+    def __init__(self, report: Callable[[BaseException], None]) -> None:
+        self._report = report
+        self._nursery: trio.Nursery
+        self._runs: set[Run] = set()  # that have not ended
+        self._next: dict[Hashable, Run] = {}  # of each key, the one that has not begun
+        self._latest: dict[Hashable, Run] = {}  # of each key, the last that has begun and not ended
+
+    @asynccontextmanager
+    async def open_nursery(self) -> AsyncIterator[None]:
+        """Hold the nursery of the runs; whoever asks must be inside.
+
+        Cancel: the runs end.
+        """
+        async with trio.open_nursery() as self._nursery:
+            yield
+
+    async def run(self, key: Hashable, asker: Sharer, work: Callable[[Run], Awaitable[_T]]) -> _T:
+        """Get the answer of a run that begins after this call, of one that waits already or of a new one.
+
+        Args:
+            key: all that decides the answer; who asks with an equal key asks the same.
+            asker: who asks; is told the progress.
+            work: does it, when no run waits; must call ``Run.begin`` before it looks at anything.
+
+        Raises:
+            CommandFailed, Exception: what the work raised.
+
+        Cancel: the other askers get their answer; without others the run is cancelled.
+        """
+        run = self._next.get(key) or self._make(key, work)
+        run.askers.append(asker)
+        try:
+            await run.ended.wait()
+        finally:
+            run.askers.remove(asker)
+            if not run.askers:
+                self._abandon(run)
+        asker.is_shared = run.served > 1
+        value: _T = run.result()
+        return value
+
+    def statistics(self) -> SharingStatistics:
+        """Count what runs, what waits, and for how many."""
+        running = sum(run.began is not None for run in self._runs)
+        sharers = sum(len(run.askers) for run in self._runs)
+        return SharingStatistics(running, len(self._next), sharers)
+
+    def _make(self, key: Hashable, work: Callable[[Run], Awaitable[Any]]) -> Run:
+        run = self._next[key] = Run(key, self._begin)
+        self._runs.add(run)
+        self._nursery.start_soon(self._carry_out, run, work)
+        return run
+
+    async def _carry_out(self, run: Run, work: Callable[[Run], Awaitable[Any]]) -> None:
+        """Do the work and give its askers what came of it.
+
+        Cancel: its askers are cancelled too, they are further in.
+        """
+        try:
+            with run.scope:
+                await self._wait_for_turn(run.key)
+                run.value = await work(run)
+                assert run.began is not None, "whoever joined after the work began has an old answer"
+        except* Exception as errors:  # a fault in a run costs its askers an answer, not the server
+            self._fail(run, errors.exceptions[0] if len(errors.exceptions) == 1 else errors)
+        finally:
+            self._end(run)
+
+    async def _wait_for_turn(self, key: Hashable) -> None:
+        """Wait while a young run of the same key is under way.
+
+        Cancel: nothing is left behind.
+        """
+        await trio.lowlevel.checkpoint()  # who has already left shall not have anything begun
+        latest = self._latest.get(key)
+        if latest is not None and latest.began is not None:
+            with trio.move_on_at(latest.began + YOUNG_SECONDS):
+                await latest.ended.wait()
+
+    def _begin(self, run: Run) -> None:
+        self._latest[run.key] = run
+        self._close(run)
+
+    def _close(self, run: Run) -> None:
+        """Let nobody join any more."""
+        if self._next.get(run.key) is run:  # else it was abandoned, and the next is another's
+            del self._next[run.key]
+
+    def _abandon(self, run: Run) -> None:
+        self._close(run)
+        run.scope.cancel()
+
+    def _fail(self, run: Run, error: Exception) -> None:
+        run.error, run.traceback = error, error.__traceback__
+        if not run.askers and not isinstance(error, CommandFailed):
+            self._report(error)
+
+    def _end(self, run: Run) -> None:
+        self._close(run)
+        self._runs.discard(run)
+        if self._latest.get(run.key) is run:  # else a later one began when this was no longer young
+            del self._latest[run.key]
+        run.served = len(run.askers)
+        run.ended.set()
