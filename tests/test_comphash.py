@@ -15,7 +15,7 @@ from trio_cmd.errors import CommandFailed, NotARegularFile, NotFound, PathMissin
 from trio_cmd.settings import ALGORITHMS, Comphash, Settings
 from trio_cmd.wire.messages import Reply, format_reply, parse_request
 from trio_cmd.work.hashing import Hashing
-from trio_cmd.work.limiter import WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 
@@ -35,7 +35,7 @@ async def ask(line: bytes, settings: Comphash | None = None) -> Reply:
     surroundings = Surroundings(
         Settings(comphash=settings),
         Hashing(settings, room, no_limit),
-        LogReader(1, room, GroupReaper(), no_limit),
+        LogReader(FairLimiter(1, room), GroupReaper(), no_limit),
         dict,
         COMMANDS,
     )

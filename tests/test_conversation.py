@@ -10,7 +10,7 @@ from trio_cmd.errors import BadArguments, CommandFailed, UnknownCommand
 from trio_cmd.settings import ALGORITHMS, Comphash, Settings
 from trio_cmd.wire.messages import Reply, format_reply, parse_request
 from trio_cmd.work.hashing import Hashing
-from trio_cmd.work.limiter import WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 
@@ -31,7 +31,7 @@ def ask(line: bytes, statistics: Mapping[str, Any] | None = None) -> Reply:
     surroundings = Surroundings(
         Settings(),
         Hashing(Comphash(), room, no_limit),
-        LogReader(1, room, GroupReaper(), no_limit),
+        LogReader(FairLimiter(1, room), GroupReaper(), no_limit),
         lambda: statistics or {},
         COMMANDS,
     )

@@ -16,7 +16,7 @@ from trio_cmd.settings import Comphash, Log, Settings
 from trio_cmd.wire.messages import Reply, format_reply, parse_request
 from trio_cmd.work import logs
 from trio_cmd.work.hashing import Hashing
-from trio_cmd.work.limiter import WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 
@@ -34,7 +34,7 @@ def surroundings_of(logs: Mapping[str, Path]) -> Surroundings:
     return Surroundings(
         Settings(logs={name: Log(file=str(path)) for name, path in logs.items()}),
         Hashing(Comphash(threads=1), room, no_limit),
-        LogReader(2, room, GroupReaper(), no_limit),
+        LogReader(FairLimiter(2, room), GroupReaper(), no_limit),
         dict,
         COMMANDS,
     )

@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from trio_cmd.commands import COMMANDS, Surroundings
+from trio_cmd.commands.programs import program_rows
 from trio_cmd.errors import ListenError
 from trio_cmd.records import EventLogger, Sink, events
 from trio_cmd.records.events import lost_event, record_fault
@@ -30,9 +31,10 @@ from trio_cmd.settings import Settings
 from trio_cmd.wire.messages import NOTICES
 from trio_cmd.wire.stream import ClientStream, SocketStream, set_socket_options
 from trio_cmd.work.hashing import Hashing
-from trio_cmd.work.limiter import WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
+from trio_cmd.work.programs import Programs
 
 __all__ = ["Server"]
 
@@ -73,12 +75,15 @@ class Server:
         waiting_room = WaitingRoom(settings.limits.waiting)
         children = settings.limits.running_programs or 2 * (os.cpu_count() or 1)
         self._hashing = Hashing(settings.comphash, waiting_room, self._sweeper.limit)
-        self._logs = LogReader(children, waiting_room, self._reaper, self._sweeper.limit)
+        self._children = FairLimiter(children, waiting_room)
+        self._logs = LogReader(self._children, self._reaper, self._sweeper.limit)
+        programs = Programs(self._children, self._reaper, self._sweeper.limit)
+        commands = {**COMMANDS, **program_rows(settings.programs, programs)}
         self._admission = Admission(fit_descriptors(settings, children + self._hashing.max_threads))
         self._hangups = Hangups()
         self._shared = Shared(
             settings.limits,
-            Surroundings(settings, self._hashing, self._logs, self.statistics, COMMANDS),
+            Surroundings(settings, self._hashing, self._logs, self.statistics, commands),
             sink,
             self._hangups,
             Budget(settings.limits.total_pending_bytes),
@@ -123,7 +128,7 @@ class Server:
     def statistics(self) -> Mapping[str, Any]:
         """Count what ``status`` shows: name -> number or text."""
         records = self._sink.statistics()
-        hashing, logs = self._hashing.statistics(), self._logs.statistics()
+        hashing, children = self._hashing.statistics(), self._children.statistics()
         return {
             "version": self._version,
             "uptime_seconds": int(time.monotonic() - self._started),
@@ -133,8 +138,8 @@ class Server:
             **{f"commands_{outcome}": count for outcome, count in sorted(self._shared.outcomes.items())},
             "hashing_running": hashing.running,
             "hashing_waiting": hashing.waiting,
-            "logs_running": logs.running,
-            "logs_waiting": logs.waiting,
+            "children_running": children.running,
+            "children_waiting": children.waiting,
             "pending_bytes": self._shared.budget.bytes,
             "records_written": records.written,
             "records_lost": records.lost,

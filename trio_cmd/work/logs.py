@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import trio
 
 from trio_cmd.errors import Unavailable
-from trio_cmd.escape import escape_lines
 from trio_cmd.work.files import open_regular
-from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics
+from trio_cmd.work.output import escape_in_pieces
 from trio_cmd.work.processes import GroupReaper, run_program
 
 __all__ = ["LogReader", "NewestLines"]
@@ -25,7 +25,6 @@ MAX_OUTPUT_BYTES = 1 << 20
 # To find the end of a log takes milliseconds; a disk that needs longer is as good as dead.
 SECONDS = 30.0
 _MAX_HUNG_THREADS = 16  # that wait for a dead disk after their askers were answered
-_ESCAPE_BYTES = 65536  # at one turn
 _DIRECTORIES = "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"
 
 
@@ -42,21 +41,19 @@ class LogReader:
     """The reading of logs, so many at once.
 
     Args:
-        places: how many children run at once.
-        waiting_room: where askers wait for a place.
+        places: for children; other work may share them.
         reaper: sees to what a child leaves behind.
         limit: keeps the deadline of each piece of work.
     """
 
     def __init__(
         self,
-        places: int,
-        waiting_room: WaitingRoom,
+        places: FairLimiter,
         reaper: GroupReaper,
         limit: Limit,
     ) -> None:
-        self._places = FairLimiter(places, waiting_room)
-        self._opening = trio.CapacityLimiter(places + _MAX_HUNG_THREADS)
+        self._places = places
+        self._opening = trio.CapacityLimiter(places.places + _MAX_HUNG_THREADS)
         self._reaper = reaper
         self._limit = limit
 
@@ -79,7 +76,7 @@ class LogReader:
                     return await self._tail(fd, lines)
 
     def statistics(self) -> LimiterStatistics:
-        """Count what runs and what waits."""
+        """Count what runs and what waits in its places."""
         return self._places.statistics()
 
     @asynccontextmanager
@@ -116,7 +113,7 @@ class LogReader:
         except OSError as error:
             raise Unavailable(f"tail cannot be started: {error.strerror}") from error
         data, skipped = output.finish()
-        return NewestLines(await _escape_in_pieces(data), skipped, exit_status)
+        return NewestLines(await escape_in_pieces(data), skipped, exit_status)
 
 
 class _Newest:
@@ -149,18 +146,6 @@ class _Newest:
         left_out = data[:start]
         skipped = self._dropped_lines + left_out.count(b"\n") + (left_out[-1:] not in (b"", b"\n"))
         return data[start:], skipped
-
-
-async def _escape_in_pieces(data: bytes) -> list[str]:
-    """Make lines safe to show, and let others run between two pieces: a hostile megabyte takes 40 ms."""
-    lines: list[str] = []
-    start = 0
-    while start < len(data):
-        end = data.find(b"\n", start + _ESCAPE_BYTES) + 1 or len(data)
-        lines += escape_lines(data[start:end])
-        start = end
-        await trio.lowlevel.checkpoint()
-    return lines
 
 
 def _close_all(descriptors: deque[int]) -> None:
