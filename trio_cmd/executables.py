@@ -32,7 +32,7 @@ def check_executable(path: str) -> None:
 
 def _check_folders(path: str) -> None:
     """Look at the folder of the program, and of each symbolic link on the way to it."""
-    folder = os.path.dirname(path)
+    folder = os.path.realpath(os.path.dirname(path))
     _refuse_writable(folder, os.stat(folder).st_mode)
     if os.path.islink(path):
         _check_folders(os.path.join(folder, os.readlink(path)))

@@ -23,7 +23,8 @@ __all__ = ["GroupReaper", "become_subreaper", "run_program"]
 # Between SIGTERM and SIGKILL to a program that is cancelled.
 TERMINATE_SECONDS = 1.0
 # What a program's forgotten children may still print, and live, after it has exited.
-GRACE_SECONDS = 0.5
+# Under the half second that a client may have to wait for nothing.
+GRACE_SECONDS = 0.4
 _REAP_SECONDS = 0.02
 _PR_SET_CHILD_SUBREAPER = 36
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
