@@ -21,7 +21,7 @@ def program(tmp_path: Path) -> Path:
 
 
 def fault(path: str) -> str:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         check_executable(path)
     assert str(caught.value).isprintable()
     return str(caught.value)
