@@ -11,7 +11,7 @@ from trio_cmd.settings import ALGORITHMS, Comphash, Settings
 from trio_cmd.wire.messages import Reply, format_reply, parse_request
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
-from trio_cmd.work.limiter import WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 from trio_cmd.work.sharing import Sharing
@@ -33,7 +33,7 @@ def ask(line: bytes, statistics: Mapping[str, Any] | None = None) -> Reply:
     surroundings = Surroundings(
         Settings(),
         Hashing(Comphash(), room, no_limit),
-        reader := LogReader(1, room, GroupReaper(), no_limit),
+        reader := LogReader(FairLimiter(1, room), GroupReaper(), no_limit),
         lambda: statistics or {},
         COMMANDS,
         followers=Followers(1, reader, GroupReaper(), no_limit),

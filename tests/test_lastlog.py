@@ -17,7 +17,7 @@ from trio_cmd.wire.messages import Reply, format_reply
 from trio_cmd.work import logs
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
-from trio_cmd.work.limiter import WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 from trio_cmd.work.sharing import Sharing
@@ -37,7 +37,7 @@ def surroundings_of(logs: Mapping[str, Path]) -> Surroundings:
     return Surroundings(
         Settings(logs={name: Log(file=str(path)) for name, path in logs.items()}),
         Hashing(Comphash(threads=1), room, no_limit),
-        reader := LogReader(2, room, GroupReaper(), no_limit),
+        reader := LogReader(FairLimiter(2, room), GroupReaper(), no_limit),
         dict,
         COMMANDS,
         followers=Followers(1, reader, GroupReaper(), no_limit),

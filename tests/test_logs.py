@@ -14,8 +14,9 @@ from program import PATIENCE_SECONDS
 from trio_cmd.errors import Busy, DeadlinePassed, NotARegularFile, NotFound, NotPermitted, Unavailable
 from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.work import files, logs
-from trio_cmd.work.limiter import Limit, LimiterStatistics, WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
 from trio_cmd.work.logs import MAX_OUTPUT_BYTES, LogReader, NewestLines
+from trio_cmd.work.output import escape_in_pieces
 from trio_cmd.work.processes import GroupReaper
 
 IDLE = LimiterStatistics(running=0, waiting=0)
@@ -28,7 +29,7 @@ def no_limit(command: str, seconds: float) -> Iterator[None]:
 
 
 def make_reader(places: int = 2, max_waiting: int = 256, limit: Limit = no_limit) -> LogReader:
-    return LogReader(places, WaitingRoom(max_waiting), GroupReaper(), limit)
+    return LogReader(FairLimiter(places, WaitingRoom(max_waiting)), GroupReaper(), limit)
 
 
 async def newest(path: Path, lines: int, reader: LogReader | None = None) -> NewestLines:
@@ -389,7 +390,7 @@ async def test_a_hostile_megabyte_lets_others_run_between_its_pieces() -> None:
     data = (b"\x01" * 99 + b"\n") * 10_000
     async with trio.open_nursery() as nursery:
         nursery.start_soon(take_turns)
-        lines = await logs._escape_in_pieces(data)
+        lines = await escape_in_pieces(data)
         nursery.cancel_scope.cancel()
     assert lines == ["\\x01" * 99] * 10_000
     assert turns >= 10

@@ -13,7 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from program import PATIENCE_SECONDS
-from trio_cmd.work import processes
+from trio_cmd.work import processes, strays
 from trio_cmd.work.processes import GroupReaper, become_subreaper, run_program
 
 SH = "/bin/sh"
@@ -405,6 +405,7 @@ async def test_close_waits_no_longer_than_told(subreaper: None, monkeypatch: pyt
     group = await start_orphan(reaper)
     with monkeypatch.context() as undying:
         undying.setattr(processes, "_signal_group", lambda group, number: None)
+        undying.setattr(strays, "_kill", lambda pid, group: None)
         began = trio.current_time()
         await reaper.close(0.1)
         assert trio.current_time() - began < 5

@@ -212,7 +212,7 @@ def test_any_text_in_a_flag_is_a_setting_or_one_fault_line(flag: str, text: str)
         ("[limmits]", "limmits: unknown key; did you mean limits?"),
         ("[log]", "log: unknown key; did you mean logs?"),
         ("port = 5", "port: unknown key"),
-        ("[[grants]]", "grants: unknown key"),
+        ("[[grants]]", "grants: unknown key; did you mean programs?"),
         ("[server]\nunix_socket = ''", "server.unix_socket: unknown key"),
         ('"a\\u001bb" = 5', "a\\x1bb: unknown key"),
         ('[limits]\n"a\\nb" = 5', "limits.a\\x0ab: unknown key"),

@@ -22,6 +22,23 @@ Aug 29 15:05:01 lab CRON[4999]: pam_unix(cron:session): session opened for user 
 """
 AUTH = "Aug 29 15:04:00 lab sshd[411]: Server listening on 0.0.0.0 port 22.\n"
 
+UPTIME = "#!/bin/sh\necho ' 15:13:58 up 12 days,  3:04,  1 user,  load average: 0.08, 0.03, 0.01'\n"
+UNIT = """\
+#!/bin/sh
+[ "$1" = ssh ] || exec echo "$1.service: active"
+echo "$1.service: failed"
+exit 3
+"""
+PROGRAMS = """
+[programs.uptime]
+argv = ["{folder}/uptime"]
+[programs.unit]
+argv = ["{folder}/unit", "{{name}}"]
+summary = "say how a unit is"
+[programs.unit.arguments]
+name = "[a-z0-9@.-]+"
+"""
+
 BLOCK = re.compile(r"^```transcript\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -41,6 +58,15 @@ def settle(text: str) -> str:
     return re.sub(r"^((?!version)[a-z_-]+): [0-9]+$", r"\1: N", text, flags=re.MULTILINE)
 
 
+def offer_programs(folder: Path) -> str:
+    """Write the programs of the manual; returns their settings."""
+    folder.chmod(0o755)
+    for name, script in (("uptime", UPTIME), ("unit", UNIT)):
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+    return PROGRAMS.format(folder=folder)
+
+
 @pytest.mark.parametrize("transcript", transcripts())
 def test_a_printed_conversation_is_what_the_server_says(
     transcript: str, start: StartProgram, write_settings: Callable[[str], str], tmp_path: Path
@@ -50,7 +76,10 @@ def test_a_printed_conversation_is_what_the_server_says(
     hostname.write_text(HOSTNAME)
     syslog.write_text(SYSLOG)
     auth.write_text(AUTH)
-    config = write_settings(f'[logs]\nsyslog = {{ file = "{syslog}" }}\nauth = {{ file = "{auth}" }}\n')
+    logs = f'[logs]\nsyslog = {{ file = "{syslog}" }}\nauth = {{ file = "{auth}" }}\n'
+    # Where none is asked for none is offered, so that help shows what every server has.
+    programs = offer_programs(tmp_path) if "> uptime" in transcript else ""
+    config = write_settings(logs + programs)
     lines = transcript.splitlines()
     asked = "".join(line[2:] + "\n" for line in lines if line.startswith("> "))
     expected = "".join(line[2:] + "\n" for line in lines if line.startswith("< "))

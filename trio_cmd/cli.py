@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from trio_cmd import __version__
+from trio_cmd.commands import COMMANDS
 from trio_cmd.errors import ListenError, SettingsError
 from trio_cmd.records import EventLogger, events, open_records
 from trio_cmd.records.events import record_fault
@@ -115,7 +116,8 @@ def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Sett
         faults += error.faults
     try:
         given_logs = from_log_flags(args.log)
-        settings = load([*layers, from_environment(environ), from_flags(flags), given_logs])
+        taken = [name.decode() for name in COMMANDS]
+        settings = load([*layers, from_environment(environ), from_flags(flags), given_logs], taken)
     except SettingsError as error:
         faults += error.faults
     if faults:

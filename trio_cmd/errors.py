@@ -29,6 +29,7 @@ __all__ = [
     "NotPermitted",
     "OurFault",
     "OutsideRoots",
+    "OutputTooLong",
     "PathMissing",
     "ProgramFailed",
     "SettingsError",
@@ -167,6 +168,15 @@ class ProgramFailed(HostFault):
             f"exited with status {exit_status}" if exit_status >= 0 else f"was ended by signal {-exit_status}"
         )
         super().__init__(f"{program} {how}")
+
+
+class OutputTooLong(HostFault):
+    """A program printed more than it may; it was ended."""
+
+    code = "output-too-long"
+
+    def __init__(self, program: str, max_bytes: int) -> None:
+        super().__init__(f"{program} printed more than {max_bytes} bytes and was ended")
 
 
 class Unavailable(HostFault):

@@ -10,14 +10,17 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
+from trio_cmd.arguments import ARGUMENT_NAME, ArgvTemplate, Pattern, check_argv, check_pattern
 from trio_cmd.errors import SettingsError
 from trio_cmd.escape import escape, quote
+from trio_cmd.executables import check_executable
 
 __all__ = [
     "ALGORITHMS",
@@ -28,6 +31,7 @@ __all__ = [
     "Limits",
     "Log",
     "Logging",
+    "Program",
     "ServerSettings",
     "Settings",
     "from_environment",
@@ -107,6 +111,16 @@ class Comphash(Struct, frozen=True, kw_only=True):
     max_bytes: Annotated[int, Meta(ge=1, le=1 << 60)] = 68_719_476_736
 
 
+class Program(Struct, frozen=True, kw_only=True):
+    """One program that is offered under its name."""
+
+    argv: Annotated[list[str], Meta(min_length=1)]
+    summary: str = ""
+    seconds: Seconds = 60
+    max_output_bytes: Annotated[int, Meta(ge=1, le=1 << 24)] = 1 << 20
+    arguments: Mapping[str, Pattern] = {}  # in the order in which a client gives them
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings, checked."""
 
@@ -115,6 +129,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     logging: Logging = Logging()
     logs: Mapping[str, Log] = {}  # the first is the default; empty: the host's system log
     comphash: Comphash = Comphash()
+    programs: Mapping[str, Program] = {}
 
 
 class Layer(NamedTuple):
@@ -160,8 +175,12 @@ _SECTIONS: Mapping[str, type[Struct]] = {
 }
 
 
-def load(layers: Iterable[Layer]) -> Settings:
+def load(layers: Iterable[Layer], commands: Collection[str] = ()) -> Settings:
     """Check the layers and put the later over the earlier.
+
+    Args:
+        layers: the weakest first.
+        commands: names that are taken, so that no program can have them.
 
     Raises:
         SettingsError: with every fault of every layer, one line each.
@@ -169,15 +188,17 @@ def load(layers: Iterable[Layer]) -> Settings:
     faults: list[str] = []
     sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     logs: dict[str, Log] = {}
+    programs: Mapping[str, Program] = {}
     for layer in layers:
         for section, key, value in _entries(layer, faults):
             sections[section][key] = value
         stronger = _convert_logs(layer, faults)  # comes first: the first is the default
         logs = {**stronger, **{name: log for name, log in logs.items() if name not in stronger}}
+        programs = _convert_programs(layer, commands, faults) or programs
     if faults:
         raise SettingsError(faults)
     built = {name: msgspec.convert(sections[name], kind) for name, kind in _SECTIONS.items()}
-    return msgspec.convert({**built, "logs": logs}, Settings)
+    return msgspec.convert({**built, "logs": logs, "programs": programs}, Settings)
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
@@ -240,12 +261,11 @@ def read_file(path: str) -> Layer:
 def _entries(layer: Layer, faults: list[str]) -> Iterator[tuple[str, str, Any]]:
     """Convert the values of the fixed sections; yields (section, key, value)."""
     for section, table in layer.values.items():
-        if section == "logs":
+        if section in {"logs", "programs"}:
             continue
         if section not in _SECTIONS:
-            faults.append(
-                f"{layer.source}: {escape(section)}: unknown key{_nearest(section, [*_SECTIONS, 'logs'])}"
-            )
+            near = _nearest(section, [*_SECTIONS, "logs", "programs"])
+            faults.append(f"{layer.source}: {escape(section)}: unknown key{near}")
         elif not isinstance(table, dict):
             faults.append(f"{layer.source}: {section}: expected a table, [{section}]")
         else:
@@ -306,6 +326,82 @@ def _convert_log(path: str, name: str, value: Mapping[str, Any], faults: list[st
         except ValueError:
             faults.append(f"{path}.{key}: expected {expected}")
     return {name: Log(**converted)} if converted else {}
+
+
+def _convert_programs(layer: Layer, commands: Collection[str], faults: list[str]) -> dict[str, Program]:
+    table = layer.values.get("programs", {})
+    if not isinstance(table, dict):
+        faults.append(f"{layer.source}: programs: expected a table, [programs.NAME]")
+        return {}
+    programs = {}
+    for name, value in table.items():
+        told = len(faults)
+        path = f"{layer.source}: programs.{escape(name)}"
+        if not NAME.fullmatch(name):
+            faults.append(f"{path}: expected a name of a-z, 0-9 and -, beginning with a letter, at most 32")
+        elif name in commands:
+            faults.append(f"{path}: this is a built-in command; choose another name")
+        elif not isinstance(value, dict):
+            faults.append(f"{path}: expected a table, [programs.{name}]")
+        elif "argv" not in value:
+            faults.append(f"{path}: expected argv, the program and its arguments")
+        else:
+            values = _convert_program(path, value, faults)
+            if len(faults) == told:
+                programs[name] = Program(**values)
+    return programs
+
+
+def _convert_program(path: str, table: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+    """Convert the keys of one program, and look whether it can be run."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(Program)}
+    faults += [
+        f"{path}.{escape(key)}: unknown key{_nearest(key, fields)}" for key in table if key not in fields
+    ]
+    values: dict[str, Any] = {"argv": [], "arguments": {}}
+    for key, value in table.items():
+        if key == "arguments":
+            values[key] = _convert_arguments(path, value, faults)
+        elif key in fields:
+            with _telling(f"{path}.{key}", faults):
+                values[key] = _convert(value, fields[key])
+    if values["argv"]:
+        with _telling(f"{path}.argv", faults):
+            _check_argv(values["argv"], values["arguments"])
+    return values
+
+
+def _convert_arguments(path: str, table: Any, faults: list[str]) -> dict[str, Pattern]:
+    if not isinstance(table, dict):
+        faults.append(f"{path}.arguments: expected a table, name = pattern")
+        return {}
+    for name, pattern in table.items():
+        with _telling(f"{path}.arguments.{escape(name)}", faults):
+            if not ARGUMENT_NAME.fullmatch(name):
+                raise ValueError("expected a name of a-z, 0-9 and _, beginning with a letter")
+            check_pattern(pattern)
+    return table
+
+
+def _check_argv(argv: list[str], arguments: Mapping[str, Pattern]) -> None:
+    """Check what is run, and what a client may add to it.
+
+    Raises:
+        ValueError: what is wrong, in one line.
+    """
+    if any("\0" in text for text in argv):
+        raise ValueError("expected text without NUL")
+    check_argv(argv, arguments)
+    check_executable(ArgvTemplate("", argv[:1], {}).fill(b"")[0].decode())
+
+
+@contextmanager
+def _telling(path: str, faults: list[str]) -> Iterator[None]:
+    """Tell what is raised inside with the key it is about."""
+    try:
+        yield
+    except ValueError as error:
+        faults.append(f"{path}: {error}")
 
 
 _T = TypeVar("_T")

@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from trio_cmd.commands import COMMANDS, Surroundings
+from trio_cmd.commands.programs import program_rows
 from trio_cmd.errors import ListenError
 from trio_cmd.records import EventLogger, Sink, events
 from trio_cmd.records.events import lost_event, record_fault
@@ -31,9 +32,10 @@ from trio_cmd.wire.messages import NOTICES
 from trio_cmd.wire.stream import ClientStream, SocketStream, set_socket_options
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
-from trio_cmd.work.limiter import WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
+from trio_cmd.work.programs import Programs
 from trio_cmd.work.roots import Roots
 from trio_cmd.work.sharing import Sharing
 from trio_cmd.work.threads import DiskThreads
@@ -81,9 +83,11 @@ class Server:
         self._hashing = Hashing(
             settings.comphash, waiting_room, self._sweeper.limit, self._threads, roots.open_regular
         )
-        self._logs = LogReader(children, waiting_room, self._reaper, self._sweeper.limit, self._threads)
+        self._children = FairLimiter(children, waiting_room)
+        self._logs = LogReader(self._children, self._reaper, self._sweeper.limit, self._threads)
         self._followers = Followers(settings.limits.followers, self._logs, self._reaper, self._sweeper.limit)
         self._sharing = Sharing(partial(record_fault, log))
+        programs = Programs(self._children, self._reaper, self._sweeper.limit)
         work = children + self._hashing.max_threads + settings.limits.followers
         self._admission = Admission(fit_descriptors(settings, work))
         self._hangups = Hangups()
@@ -94,7 +98,7 @@ class Server:
                 self._hashing,
                 self._logs,
                 self.statistics,
-                COMMANDS,
+                {**COMMANDS, **program_rows(settings.programs, programs)},
                 followers=self._followers,
                 sharing=self._sharing,
             ),
@@ -143,7 +147,7 @@ class Server:
     def statistics(self) -> Mapping[str, Any]:
         """Count what ``status`` shows: name -> number or text."""
         records = self._sink.statistics()
-        hashing, logs = self._hashing.statistics(), self._logs.statistics()
+        hashing, children = self._hashing.statistics(), self._children.statistics()
         sharing = self._sharing.statistics()
         return {
             "version": self._version,
@@ -154,8 +158,8 @@ class Server:
             **{f"commands_{outcome}": count for outcome, count in sorted(self._shared.outcomes.items())},
             "hashing_running": hashing.running,
             "hashing_waiting": hashing.waiting,
-            "logs_running": logs.running,
-            "logs_waiting": logs.waiting,
+            "children_running": children.running,
+            "children_waiting": children.waiting,
             "reads_hung": self._threads.hung(),
             "followers": self._followers.running,
             "runs": sharing.running,

@@ -65,7 +65,7 @@ class FairLimiter:
 
     def __init__(self, places: int, waiting_room: WaitingRoom) -> None:
         self._free = places
-        self._places = places
+        self.places = places
         self._waiting_room = waiting_room
         # One queue per client, and the clients in the order of their turns.
         self._queues: OrderedDict[Hashable, deque[trio.Event]] = OrderedDict()
@@ -90,7 +90,7 @@ class FairLimiter:
 
     def statistics(self) -> LimiterStatistics:
         """Count what runs and what waits."""
-        return LimiterStatistics(self._places - self._free, sum(map(len, self._queues.values())))
+        return LimiterStatistics(self.places - self._free, sum(map(len, self._queues.values())))
 
     async def _acquire(self, client: Hashable) -> None:
         if self._free > 0:

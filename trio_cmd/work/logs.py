@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import trio
 
 from trio_cmd.errors import NotFound, NotPermitted, Unavailable
-from trio_cmd.escape import escape_lines
 from trio_cmd.work.files import open_regular
 from trio_cmd.work.journal import JOURNAL_PATH, check_journal, journal_arguments
-from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics
+from trio_cmd.work.output import escape_in_pieces
 from trio_cmd.work.permission import name_group
 from trio_cmd.work.processes import GroupReaper, run_program
 from trio_cmd.work.threads import DiskThreads
@@ -28,7 +28,6 @@ __all__ = ["LogReader", "NewestLines", "find_program", "open_log"]
 MAX_OUTPUT_BYTES = 1 << 20
 # To find the end of a log takes milliseconds; a disk that needs longer is as good as dead.
 SECONDS = 30.0
-_ESCAPE_BYTES = 65536  # at one turn
 _DIRECTORIES = "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"
 
 
@@ -46,8 +45,7 @@ class LogReader:
     """The reading of logs, so many at once.
 
     Args:
-        places: how many children run at once.
-        waiting_room: where askers wait for a place.
+        places: for children; other work may share them.
         reaper: sees to what a child leaves behind.
         limit: keeps the deadline of each piece of work.
         threads: where logs are opened; others may share them.
@@ -55,13 +53,12 @@ class LogReader:
 
     def __init__(
         self,
-        places: int,
-        waiting_room: WaitingRoom,
+        places: FairLimiter,
         reaper: GroupReaper,
         limit: Limit,
         threads: DiskThreads | None = None,
     ) -> None:
-        self._places = FairLimiter(places, waiting_room)
+        self._places = places
         self._threads = threads or DiskThreads()
         self._reaper = reaper
         self._limit = limit
@@ -106,7 +103,7 @@ class LogReader:
                 return await self._run("journalctl", journal_arguments(unit, lines))
 
     def statistics(self) -> LimiterStatistics:
-        """Count what runs and what waits."""
+        """Count what runs and what waits in its places."""
         return self._places.statistics()
 
     async def run_in_thread(self, path: bytes, look: Callable[[], None]) -> None:
@@ -149,7 +146,7 @@ class LogReader:
         except OSError as error:
             raise Unavailable(f"{name} cannot be started: {error.strerror}") from error
         data, skipped = output.finish()
-        return NewestLines(await _escape_in_pieces(data), skipped, exit_status, name)
+        return NewestLines(await escape_in_pieces(data), skipped, exit_status, name)
 
 
 def find_program(name: str) -> str:
@@ -209,18 +206,6 @@ class _Newest:
         left_out = data[:start]
         skipped = self._dropped_lines + left_out.count(b"\n") + (left_out[-1:] not in (b"", b"\n"))
         return data[start:], skipped
-
-
-async def _escape_in_pieces(data: bytes) -> list[str]:
-    """Make lines safe to show, and let others run between two pieces: a hostile megabyte takes 40 ms."""
-    lines: list[str] = []
-    start = 0
-    while start < len(data):
-        end = data.find(b"\n", start + _ESCAPE_BYTES) + 1 or len(data)
-        lines += escape_lines(data[start:end])
-        start = end
-        await trio.lowlevel.checkpoint()
-    return lines
 
 
 def _close_all(descriptors: deque[int]) -> None:

@@ -16,29 +16,43 @@ from functools import partial
 
 import trio
 
+from trio_cmd.work.strays import Run, Strays
+
 __all__ = ["GroupReaper", "become_subreaper", "run_program"]
 
 # Between SIGTERM and SIGKILL to a program that is cancelled.
 TERMINATE_SECONDS = 1.0
 # What a program's forgotten children may still print, and live, after it has exited.
-GRACE_SECONDS = 0.5
+# Under the half second that a client may have to wait for nothing.
+GRACE_SECONDS = 0.4
 _REAP_SECONDS = 0.02
 _PR_SET_CHILD_SUBREAPER = 36
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
 class GroupReaper:
-    """Ends and reaps what is left of process groups whose leader is gone."""
+    """Ends and reaps what is left of process groups whose leader is gone, also what left its group."""
 
     def __init__(self) -> None:
         self._groups: dict[int, float] = {}  # group -> when it is killed, on the monotonic clock
+        self._strays = Strays()
         self._has_work = trio.Event()
+
+    def begin(self) -> Run:
+        """Say that a program is about to be started; ``end`` must follow."""
+        return self._strays.begin(is_first=not self._has_work.is_set())
+
+    def end(self, run: Run) -> None:
+        """Say that a program was waited for, or could not be started."""
+        self._strays.end(run)
+        if run.leader is not None:
+            self.adopt(run.leader)
 
     def adopt(self, group: int) -> None:
         """See to it that nobody of a group is left, after a grace; its leader was waited for."""
         if not _is_empty(group):
             self._groups[group] = time.monotonic() + GRACE_SECONDS
-            self._has_work.set()
+        self._has_work.set()
 
     async def run(self) -> None:
         """Work until cancelled; see ``close`` for what comes after.
@@ -49,28 +63,29 @@ class GroupReaper:
         while True:
             await self._has_work.wait()
             await trio.sleep(_REAP_SECONDS)
-            self._sweep(time.monotonic())
-            if not self._groups:
+            if not self._sweep(time.monotonic()):
                 self._has_work = trio.Event()
 
     async def close(self, seconds: float) -> None:
         """Kill what is left, and wait for its end so long at most."""
         with trio.move_on_after(seconds, shield=True):
-            while self._groups:
-                self._sweep(float("inf"))
+            while self._sweep(float("inf")):
                 await trio.sleep(_REAP_SECONDS)
 
-    def _sweep(self, now: float) -> None:
+    def _sweep(self, now: float) -> bool:
+        """Reap the dead, and kill those whose grace is over; returns whether any are left."""
         for group, kill_at in list(self._groups.items()):
             if _is_empty(group):
                 del self._groups[group]
             elif now >= kill_at:
                 # It has a living child of ours, so the number cannot have become another's.
                 _signal_group(group, signal.SIGKILL)
+        has_strays = self._strays.sweep(now, GRACE_SECONDS)
+        return has_strays or bool(self._groups)
 
 
 async def run_program(
-    argv: Sequence[str],
+    argv: Sequence[str | bytes],
     take: Callable[[bytes], None],
     reaper: GroupReaper,
     *,
@@ -98,10 +113,12 @@ async def run_program(
     Cancel: the group gets SIGTERM, after a second SIGKILL, and the program has been waited for.
     """
     child: trio.Process | None = None
+    run = reaper.begin()
 
     async def end_group(process: trio.Process) -> None:
         nonlocal child  # also known when the wait for the start was cancelled
         child = process
+        run.leader = process.pid
         _signal_group(process.pid, signal.SIGTERM)
         await trio.sleep(TERMINATE_SECONDS)
         _signal_group(process.pid, signal.SIGKILL)
@@ -123,6 +140,7 @@ async def run_program(
                 )
             )
             child = process
+            run.leader = process.pid
             if started is not None:
                 started(process.pid)
             await _read_output(process, take)
@@ -134,7 +152,7 @@ async def run_program(
         if child is not None:
             assert isinstance(child.stdout, trio.lowlevel.FdStream)
             child.stdout.close()  # still open when the wait for the start was cancelled
-            reaper.adopt(child.pid)
+        reaper.end(run)
 
 
 async def _read_output(process: trio.Process, take: Callable[[bytes], None]) -> None:
@@ -156,8 +174,8 @@ async def _read_output(process: trio.Process, take: Callable[[bytes], None]) -> 
 def _signal_group(group: int, number: signal.Signals) -> None:
     try:
         os.killpg(group, number)
-    except ProcessLookupError:
-        pass  # it ended by itself
+    except (ProcessLookupError, PermissionError):
+        pass  # it ended by itself, or runs as somebody else
 
 
 def _is_empty(group: int) -> bool:

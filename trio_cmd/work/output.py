@@ -1,0 +1,83 @@
+"""What a program prints enters in pieces; as much as fits, as lines that are safe to show, leaves."""
+
+import trio
+
+from trio_cmd.errors import OutputTooLong
+from trio_cmd.escape import escape_lines
+
+__all__ = ["Output", "escape_in_pieces"]
+
+_ESCAPE_BYTES = 65536  # at one turn
+# A character of UTF-8 has at most so many bytes behind its first.
+_MAX_CONTINUATION_BYTES = 3
+_LINE_FEED = 0x0A
+
+
+class Output:
+    """Keeps the first bytes that a program prints.
+
+    Args:
+        program: its name, for what is told.
+        max_bytes: that are kept.
+    """
+
+    def __init__(self, program: str, max_bytes: int) -> None:
+        self._program = program
+        self._max_bytes = max_bytes
+        self._data = bytearray()
+
+    def add(self, piece: bytes) -> None:
+        """Keep a piece as far as it fits.
+
+        Raises:
+            OutputTooLong: it does not fit whole.
+        """
+        room = self._max_bytes - len(self._data)
+        self._data += piece[:room]
+        if len(piece) > room:
+            raise OutputTooLong(self._program, self._max_bytes)
+
+    async def lines(self, *, is_whole: bool) -> list[str]:
+        """Give the lines, safe to show.
+
+        Args:
+            is_whole: whether the program printed all it wanted to; else a last line without a
+                newline is left out, because nobody knows how it goes on.
+        """
+        end = len(self._data) if is_whole else self._data.rfind(b"\n") + 1
+        return await escape_in_pieces(bytes(self._data[:end]))
+
+
+async def escape_in_pieces(data: bytes) -> list[str]:
+    """Make lines safe to show, and let others run between two pieces: a hostile megabyte takes 40 ms.
+
+    Cancel: nothing is left behind.
+    """
+    lines: list[str] = []
+    begun: list[str] = []  # the pieces of a line that is not complete yet
+    start = 0
+    while start < len(data):
+        end = _find_cut(data, start)
+        first, *others = escape_lines(data[start:end])
+        begun.append(first)
+        if others or data[end - 1] == _LINE_FEED or end == len(data):
+            lines += ["".join(begun), *others]
+            # A last one that is not complete goes on in the next piece.
+            begun = [] if data[end - 1] == _LINE_FEED or end == len(data) else [lines.pop()]
+        start = end
+        await trio.lowlevel.checkpoint()
+    return lines
+
+
+def _find_cut(data: bytes, start: int) -> int:
+    """Find where a piece ends: behind a line, else in a line that is too long, never in a character."""
+    limit = start + _ESCAPE_BYTES
+    if limit >= len(data):
+        return len(data)
+    end = data.rfind(b"\n", start, limit) + 1
+    if end:
+        return end
+    for cut in range(limit, limit - _MAX_CONTINUATION_BYTES - 1, -1):
+        if data[cut] & 0xC0 != 0x80:
+            return cut
+    return limit
