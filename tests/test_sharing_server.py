@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -27,6 +29,7 @@ from trio_cmd.work.limiter import WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper, run_program
 
+ROOT = Path(__file__).parent.parent
 Record = dict[str, Any]
 
 
@@ -85,7 +88,7 @@ class Running:
         settings = Settings(
             server=ServerSettings(port=0),
             limits=Limits(**limits),
-            logs={"lab": Log(file=str(log_file))},
+            logs={"lab": Log(file=str(log_file)), "other": Log(file=os.devnull)},
             comphash=Comphash(threads=1),
         )
         self.server = Server(settings, make_logger(sink, render_json), sink, "1.2.3")
@@ -176,11 +179,12 @@ async def test_status_shows_runs_sharers_and_what_waits(
         await children.wait_until(lambda: children.running == 1)
         for client in clients[1:]:
             await client.send_all(b"lastlog 2\n")
-        await it.asked(4)
-        assert it.status() == (1, 1, 4)
-        assert it.server.statistics()["logs_waiting"] == 1
+        await clients[0].send_all(b"lastlog 3\n")
+        await it.asked(5)
+        assert it.status() == (1, 2, 5)
+        assert it.server.statistics()["logs_waiting"] == 2
         children.gate.set()
-        await it.sink.wait_for("command-completed", 4)
+        await it.sink.wait_for("command-completed", 5)
         await wait_all_tasks_blocked(0.01)
         assert it.status() == (0, 0, 0)
 
@@ -216,6 +220,21 @@ async def test_a_client_that_leaves_takes_nothing_from_the_others_and_the_last_e
 async def reset(client: trio.SocketStream) -> None:
     client.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     await client.aclose()
+
+
+async def test_logs_are_not_mixed_up(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for another log at the same time gets that one."""
+    children = Children(monkeypatch)
+    async with running(log_file, running_programs=1) as it:
+        holder, lab, other = [await it.connect() for _ in range(3)]
+        await holder.send_all(b"lastlog 1\n")
+        await children.wait_until(lambda: children.running == 1)
+        await lab.send_all(b"lastlog 2 lab\nexit\n")
+        await other.send_all(b"lastlog 2 other\nexit\n")
+        await it.asked(5)
+        children.gate.set()
+        assert (await read_all(lab)).startswith(b"Begin lastlog\n")
+        assert await read_all(other) == b"An error occured : not a regular file: '/dev/null'\n"
 
 
 async def test_a_failure_reaches_all_who_share_it(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,3 +406,13 @@ async def test_the_deadline_runs_from_the_start_of_the_run(log_file: Path) -> No
             await wait_all_tasks_blocked()
             assert happened == []
         assert happened == ["begun", "clock started"]
+
+
+@pytest.mark.proof
+def test_sharing_brings_what_is_promised() -> None:
+    """Fifty clients in a loop get four times the answers, and never more children than allowed."""
+    options = [] if os.environ.get("TRIO_CMD_FULL") == "1" else ["--rounds", "1", "--ratio", "1"]
+    command = [sys.executable, str(ROOT / "scripts" / "bench" / "sharing.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "VOID" not in done.stdout
