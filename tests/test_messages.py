@@ -246,3 +246,17 @@ def test_any_bytes_give_replies_and_never_an_exception(data: bytes, form: Form) 
                 ["id", "command", "ok", "error", "seconds"],
             )
             assert spoken["command"] == (None if name is None else escape(name[:64]))
+
+
+def test_each_form_of_an_answer_is_written_once() -> None:
+    """A megabyte that fifty clients asked for is neither joined nor encoded nor kept fifty times."""
+    reply = Reply(("a", "b"), block="x", result={"lines": ["a", "b"]})
+    text = format_reply(reply, "text", 1, b"x", 0.1)
+    assert format_reply(reply, "text", 2, b"x", 0.2) is text
+    assert reply.encoded_result() is reply.encoded_result()
+    first, second = (json.loads(format_reply(reply, "json", n, b"x", n)) for n in (1, 2))
+    assert first["result"] == second["result"] == {"lines": ["a", "b"]}
+    assert (first["id"], second["id"]) == (1, 2)
+    assert reply == Reply(("a", "b"), block="x", result={"lines": ["a", "b"]}), (
+        "what is kept is no part of it"
+    )

@@ -11,6 +11,7 @@ from trio_cmd.commands import Asker, Command, Surroundings
 from trio_cmd.errors import NotFound
 from trio_cmd.settings import Limits
 from trio_cmd.wire.messages import Reply
+from trio_cmd.work.sharing import Run
 
 
 async def test_answers_to_one_packet_come_in_the_order_asked(autojump_clock: MockClock) -> None:
@@ -473,3 +474,31 @@ async def test_progress_is_said_as_json_when_the_answer_is_next_to_leave(
         c.slow.finish("b")
         assert [json.loads(line)["id"] for line in (await c.heard()).splitlines()] == [3, 4]
         assert (c.budget.bytes, c.session._replies.pending) == (0, 0)
+
+
+async def test_the_record_says_whether_an_answer_was_shared(autojump_clock: MockClock) -> None:
+    """An auditor can tell from the record that fewer children ran than answers were given."""
+
+    async def work(argument: bytes, surroundings: Surroundings, asker: Asker) -> Reply:
+        async def begin(run: Run) -> Reply:
+            run.begin()
+            if argument == b"fails":
+                raise NotFound("nothing there")
+            return Reply((argument.decode(),))
+
+        return await surroundings.sharing.run(argument, asker, begin)
+
+    row = Command("share", "share WORD", "answer it", work=work)
+    async with conversing(more_commands={b"share": row}) as c:
+        heard = await c.say(b"share a\nshare a\nshare b\nshare fails\nping\n")
+        assert heard == b"a\na\nb\nAn error occured : nothing there\npong\n"
+        shared = [(r["arguments"], r.get("shared")) for r in c.sink.actions("command-completed")]
+        assert sorted(shared, key=str) == [
+            ("", None),
+            ("a", True),
+            ("a", True),
+            ("b", False),
+            ("fails", False),
+        ]
+        keys = list(c.sink.actions("command-completed")[-1])
+        assert keys.index("bytes") + 1 == keys.index("shared")

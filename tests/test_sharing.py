@@ -95,7 +95,7 @@ class Bench:
         self.steps += 1
         question = Question(self.steps)
         self.questions.append(question)
-        self.asking.start_soon(self._ask, question, key)
+        self.asking.start_soon(self.answer, question, key)
         return question
 
     async def asked(self, key: str = "key") -> Question:
@@ -107,7 +107,7 @@ class Bench:
         self.steps += 1
         work.began = self.steps
 
-    async def _ask(self, question: Question, key: str) -> None:
+    async def answer(self, question: Question, key: str) -> None:
         try:
             with question.scope:
                 question.work = await self.sharing.run(key, question, Work(self, key))
@@ -411,33 +411,52 @@ async def test_who_leaves_at_once_has_nothing_begun() -> None:
 
 
 async def test_nobody_joins_a_run_that_was_abandoned_before_it_began() -> None:
-    """Who asks a moment after the last one left gets an answer all the same."""
+    """Who asks in the moment in which the last one leaves gets an answer all the same."""
+    gone, later = Question(0), Question(0)
     async with benching(has_places_to_wait_for=True) as bench:
-        gone = await bench.asked()
+
+        async def ask() -> None:
+            await bench.answer(gone, "key")
+            await bench.answer(later, "key")  # before the run has taken notice
+
+        bench.asking.start_soon(ask)
+        await wait_all_tasks_blocked()
         gone.scope.cancel()
-        await bench.asked()
+        await wait_all_tasks_blocked()
         assert [work.is_cancelled for work in bench.works] == [True, False]
         bench.works[1].place.set()
         bench.works[1].end()
         await wait_all_tasks_blocked()
-        assert bench.questions[1].work is bench.works[1]
+        assert later.work is bench.works[1]
 
 
 async def test_a_run_abandoned_as_it_begins_does_not_close_the_next_one() -> None:
-    """Those who share the next run go on sharing it, whatever the one before is about to do."""
+    """Those who share the next run go on sharing it, whatever the one before still does."""
+    first = Question(0)
     async with benching(has_places_to_wait_for=True) as bench:
-        gone = await bench.asked()
-        (work,) = bench.works
-        work.place.set()  # it goes on in the next turn
-        bench.sharing._abandon(work.run)  # and its last asker has left
-        gone.scope.cancel()
-        first = bench.ask()
+
+        async def begin_at_last(run: Run) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                run.begin()
+
+        async def ask() -> None:
+            with scope:
+                await bench.sharing.run("key", Question(0), begin_at_last)
+            await bench.answer(first, "key")
+
+        scope = trio.CancelScope()
+        bench.asking.start_soon(ask)
+        await wait_all_tasks_blocked()
+        scope.cancel()
         await wait_all_tasks_blocked()
         second = await bench.asked()
-        bench.works[1].place.set()
-        bench.works[1].end()
+        (work,) = bench.works
+        work.place.set()
+        work.end()
         await wait_all_tasks_blocked()
-        assert first.work is second.work is bench.works[1]
+        assert first.work is second.work is work
 
 
 async def test_a_fault_that_nobody_is_left_to_be_told_is_reported() -> None:
@@ -451,9 +470,9 @@ async def test_a_fault_that_nobody_is_left_to_be_told_is_reported() -> None:
             finally:
                 raise ZeroDivisionError
 
-        with trio.move_on_after(0.01):
-            await bench.sharing.run("key", Question(0), work)
+        bench.asking.start_soon(bench.sharing.run, "key", Question(0), work)
         await wait_all_tasks_blocked()
+        bench.asking.cancel_scope.cancel()
     (fault,) = bench.unclaimed
     assert isinstance(fault, ZeroDivisionError)
 
@@ -469,9 +488,9 @@ async def test_a_failure_that_nobody_is_left_to_be_told_is_no_fault() -> None:
             except trio.Cancelled:
                 raise DeadlinePassed("lastlog", 1) from None
 
-        with trio.move_on_after(0.01):
-            await bench.sharing.run("key", Question(0), work)
+        bench.asking.start_soon(bench.sharing.run, "key", Question(0), work)
         await wait_all_tasks_blocked()
+        bench.asking.cancel_scope.cancel()
     assert bench.unclaimed == []
 
 
@@ -489,9 +508,11 @@ async def test_a_fault_while_everything_is_cancelled_does_not_hide_the_cancellat
             finally:
                 raise ZeroDivisionError
 
-    with trio.move_on_after(0.05) as scope:
+    with trio.CancelScope() as scope:
         async with it.open_nursery(), trio.open_nursery() as asking:
             asking.start_soon(it.run, "key", Question(0), work)
+            await wait_all_tasks_blocked()
+            scope.cancel()
     assert scope.cancelled_caught
     assert_nothing_left(it)
     assert unclaimed
