@@ -309,6 +309,25 @@ async def test_clients_in_a_loop_cost_few_children(log_file: Path, monkeypatch: 
     assert children.started < 500 / 4
 
 
+async def test_runs_can_begin_as_long_as_there_are_clients(
+    log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stops still answers what was asked, also what has not begun."""
+    children = Children(monkeypatch)
+    async with running(log_file, running_per_client=1) as it:
+        client = await it.connect()
+        await client.send_all(b"lastlog 1\nlastlog 2\n")
+        await children.wait_until(lambda: children.running == 1)
+        await it.asked(2)
+        it.server.stop("SIGTERM")
+        await it.sink.wait_for("stopping", 1)
+        await wait_all_tasks_blocked(0.01)
+        children.gate.set()
+        answer = await read_all(client)
+        assert answer.count(b"End lastlog\n") == 2
+        assert answer.endswith(b"Server is stopping. bye !\n")
+
+
 # Hashing
 
 
