@@ -69,7 +69,7 @@ class GroupReaper:
     async def close(self, seconds: float) -> None:
         """Kill what is left, and wait for its end so long at most."""
         with trio.move_on_after(seconds, shield=True):
-            while self._sweep(float("inf")):
+            while self._has_work.is_set() and self._sweep(float("inf")):
                 await trio.sleep(_REAP_SECONDS)
 
     def _sweep(self, now: float) -> bool:
