@@ -173,16 +173,30 @@ def looking_back() -> Strays:
     return looking
 
 
-def test_child_that_is_starting_is_not_touched(child: subprocess.Popen[bytes]) -> None:
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may be killed or waited for."""
+    monkeypatch.setattr(strays, "_kill", lambda pid, group: pytest.fail("killed"))
+    monkeypatch.setattr(strays, "_is_reaped", lambda pid: pytest.fail("waited for"))
+
+
+def test_child_that_is_starting_is_not_touched(child: subprocess.Popen[bytes], untouched: None) -> None:
     """Between the fork and its report a child is known to nobody; it is neither killed nor waited for."""
     looking = looking_back()
     starting = looking.begin(is_first=False)
     assert looking.sweep(NOW, 0)
     assert looking.sweep(NOW, 0)
-    assert child.poll() is None
     starting.leader = child.pid
     assert not looking.sweep(NOW, 0)
-    assert child.poll() is None
+
+
+def test_program_that_left_its_own_group_is_not_touched(subreaper: None, untouched: None) -> None:
+    """It is waited for elsewhere, whatever it has done to be found."""
+    with subprocess.Popen(SLEEP) as child:
+        looking = looking_back()
+        looking.begin(is_first=False).leader = child.pid
+        assert not looking.sweep(NOW, 0)
+        child.kill()
 
 
 def test_child_that_was_not_the_one_that_started_is_ended(child: subprocess.Popen[bytes]) -> None:

@@ -111,10 +111,13 @@ async def run_program(
     child: trio.Process | None = None
     run = reaper.begin()
 
-    async def end_group(process: trio.Process) -> None:
-        nonlocal child  # also known when the wait for the start was cancelled
+    def note(process: trio.Process) -> None:
+        nonlocal child
         child = process
         run.leader = process.pid
+
+    async def end_group(process: trio.Process) -> None:
+        note(process)  # not known yet when the wait for the start was cancelled
         _signal_group(process.pid, signal.SIGTERM)
         await trio.sleep(TERMINATE_SECONDS)
         _signal_group(process.pid, signal.SIGKILL)
@@ -135,8 +138,7 @@ async def run_program(
                     deliver_cancel=end_group,
                 )
             )
-            child = process
-            run.leader = process.pid
+            note(process)
             await _read_output(process, take)
     except BaseExceptionGroup as errors:
         raise _only_one(errors) from None
