@@ -154,24 +154,54 @@ async def test_programs_that_run_are_not_touched(reaper: GroupReaper) -> None:
         await wait_until_gone(pid)
 
 
+async def test_server_that_ran_nothing_ends_nobody(child: subprocess.Popen[bytes]) -> None:
+    """Its stop, and the stop of one whose programs have long gone, is nobody else's."""
+    reaper = GroupReaper()
+    reaper._strays._since = 0
+    await reaper.close(PATIENCE_SECONDS)
+    assert not Strays().sweep(NOW, 0)
+    assert child.poll() is None
+
+
 # The look alone
 
 
-def test_child_that_is_starting_is_not_touched(child: subprocess.Popen[bytes]) -> None:
-    """Between the fork and its report a child is known to nobody; it is neither killed nor waited for."""
+def looking_back() -> Strays:
+    """A look that takes every child for younger than the first program."""
     looking = Strays()
+    looking._since = 0
+    return looking
+
+
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may be killed or waited for."""
+    monkeypatch.setattr(strays, "_kill", lambda pid, group: pytest.fail("killed"))
+    monkeypatch.setattr(strays, "_is_reaped", lambda pid: pytest.fail("waited for"))
+
+
+def test_child_that_is_starting_is_not_touched(child: subprocess.Popen[bytes], untouched: None) -> None:
+    """Between the fork and its report a child is known to nobody; it is neither killed nor waited for."""
+    looking = looking_back()
     starting = looking.begin(is_first=False)
     assert looking.sweep(NOW, 0)
     assert looking.sweep(NOW, 0)
-    assert child.poll() is None
     starting.leader = child.pid
     assert not looking.sweep(NOW, 0)
-    assert child.poll() is None
+
+
+def test_program_that_left_its_own_group_is_not_touched(subreaper: None, untouched: None) -> None:
+    """It is waited for elsewhere, whatever it has done to be found."""
+    with subprocess.Popen(SLEEP) as child:
+        looking = looking_back()
+        looking.begin(is_first=False).leader = child.pid
+        assert not looking.sweep(NOW, 0)
+        child.kill()
 
 
 def test_child_that_was_not_the_one_that_started_is_ended(child: subprocess.Popen[bytes]) -> None:
     """Under load there is always a start under way; strays are found all the same."""
-    looking = Strays()
+    looking = looking_back()
     starting = looking.begin(is_first=False)
     assert looking.sweep(NOW, 0)
     later = looking.begin(is_first=False)
@@ -184,7 +214,7 @@ def test_child_that_was_not_the_one_that_started_is_ended(child: subprocess.Pope
 
 def test_stray_lives_through_its_grace(child: subprocess.Popen[bytes]) -> None:
     """The last words of a pipeline may come late."""
-    looking = Strays()
+    looking = looking_back()
     assert looking.sweep(100.0, 0.5)
     assert looking.sweep(100.4, 0.5)
     assert child.poll() is None
@@ -203,7 +233,7 @@ def test_child_that_was_there_before_is_not_touched(child: subprocess.Popen[byte
 
 def test_a_run_beside_others_does_not_make_them_older(child: subprocess.Popen[bytes]) -> None:
     """What an earlier program left is a stray, whatever has begun since."""
-    looking = Strays()
+    looking = looking_back()
     first = looking.begin(is_first=False)
     time.sleep(2 / strays._TICKS_PER_SECOND)
     looking.end(looking.begin(is_first=True))
@@ -218,7 +248,7 @@ def test_stray_in_our_own_group_is_killed_alone(
     """It must not take the server with it."""
     monkeypatch.setattr(os, "getpgrp", lambda: child.pid)
     monkeypatch.setattr(os, "killpg", lambda group, number: pytest.fail("the whole group"))
-    assert Strays().sweep(NOW, 0)
+    assert looking_back().sweep(NOW, 0)
     assert os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT) is not None
 
 
@@ -232,7 +262,7 @@ def test_stray_that_cannot_be_killed_does_not_end_the_server(
         raise error
 
     monkeypatch.setattr(os, "killpg", refuse)
-    assert Strays().sweep(NOW, 0)
+    assert looking_back().sweep(NOW, 0)
     processes._signal_group(child.pid, 9)  # type: ignore[arg-type]
 
 

@@ -137,7 +137,7 @@ def _is_class(pattern: str) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what another Python may read as a set of sets is no class
-            re.compile(pattern, re.ASCII)
+            re.compile(pattern)
     except (re.error, Warning):
         return False
     return True
@@ -145,7 +145,7 @@ def _is_class(pattern: str) -> bool:
 
 def _matches(pattern: Pattern, text: str) -> bool:
     if isinstance(pattern, str):
-        return re.fullmatch(pattern, text, re.ASCII) is not None
+        return re.fullmatch(pattern, text) is not None
     return text in pattern
 
 

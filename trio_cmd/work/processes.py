@@ -69,7 +69,7 @@ class GroupReaper:
     async def close(self, seconds: float) -> None:
         """Kill what is left, and wait for its end so long at most."""
         with trio.move_on_after(seconds, shield=True):
-            while self._sweep(float("inf")):
+            while self._has_work.is_set() and self._sweep(float("inf")):
                 await trio.sleep(_REAP_SECONDS)
 
     def _sweep(self, now: float) -> bool:
@@ -115,10 +115,13 @@ async def run_program(
     child: trio.Process | None = None
     run = reaper.begin()
 
-    async def end_group(process: trio.Process) -> None:
-        nonlocal child  # also known when the wait for the start was cancelled
+    def note(process: trio.Process) -> None:
+        nonlocal child
         child = process
         run.leader = process.pid
+
+    async def end_group(process: trio.Process) -> None:
+        note(process)  # not known yet when the wait for the start was cancelled
         _signal_group(process.pid, signal.SIGTERM)
         await trio.sleep(TERMINATE_SECONDS)
         _signal_group(process.pid, signal.SIGKILL)
@@ -139,8 +142,7 @@ async def run_program(
                     deliver_cancel=end_group,
                 )
             )
-            child = process
-            run.leader = process.pid
+            note(process)
             if started is not None:
                 started(process.pid)
             await _read_output(process, take)

@@ -7,6 +7,7 @@ here: what is a child, was born since the first of them began, and is none of th
 """
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -54,7 +55,7 @@ class Strays:
     def __init__(self) -> None:
         self._runs: set[Run] = set()
         self._seen: dict[int, _Sighting] = {}
-        self._since = 0
+        self._since = float("inf")  # nobody is a stray before the first program
 
     def begin(self, *, is_first: bool) -> Run:
         """Say that a program is about to be started.
@@ -63,7 +64,7 @@ class Strays:
             is_first: nothing of earlier runs is left: who is older than this one is no stray.
         """
         if is_first and not self._runs:
-            self._since = int(time.clock_gettime(_BIRTH_CLOCK) * _TICKS_PER_SECOND)
+            self._since = math.floor(time.clock_gettime(_BIRTH_CLOCK) * _TICKS_PER_SECOND)
         run = Run()
         self._runs.add(run)
         return run
