@@ -240,7 +240,7 @@ def test_a_folder_moved_out_while_it_is_walked_through_is_not_a_way_out(
         (root / "dir").rename(trap / "dir")
         return read_link(path, dir_fd=dir_fd)
 
-    monkeypatch.setattr(beneath.os, "readlink", move_and_read)
+    monkeypatch.setattr(os, "readlink", move_and_read)
     before = count_descriptors()
     fd = os.open(root, os.O_PATH)
     assert look(fd, b"dir/up") == "ENOENT"  # it tried again, and dir has gone
