@@ -107,3 +107,17 @@ def test_a_fifo_asked_for_a_hundred_times_keeps_its_bytes_and_no_thread(
         assert {record["outcome"] for record in completed} <= {"not-a-regular-file"}
     finally:
         os.close(owner)
+
+
+def test_below_a_root_the_program_reads_and_beside_it_nothing(start: StartProgram, tmp_path: Path) -> None:
+    """The flag of an afternoon reaches the thread that opens files."""
+    for name in ("root", "beside"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("lab\n")
+    program = start("--root", str(tmp_path / "root"))
+    question = f"comphash md5 {tmp_path}/root/file\ncomphash {tmp_path}/beside/file\n"
+    assert program.ask(question.encode()).decode().splitlines() == [
+        "File hash is : 677d5943122d904f804c6cd01940ac1c",
+        f"An error occured : outside the roots: '{tmp_path}/beside/file'; ask below '{tmp_path}/root'",
+    ]
+    program.wait_for("command-completed", outcome="outside-roots")

@@ -74,7 +74,8 @@ def root(tmp_path: Path) -> Path:
         (folder / "file").write_text(text)
     (top / "absolute").symlink_to(tmp_path / "outside")
     (top / "relative").symlink_to("../outside")
-    (top / "through").symlink_to("dir/../../outside")
+    (top / "through").symlink_to("keep/../../outside")
+    (top / "keep").mkdir()
     return top
 
 
@@ -91,6 +92,10 @@ def swapping(root: Path, link: str) -> Iterator[None]:
         swapper.kill()
         swapper.wait()
         swapper.stdout.close()
+    if (root / "dir").is_symlink():  # it was ended in the middle
+        (root / "dir").rename(root / "taken")
+        (root / link).rename(root / "dir")
+        (root / "taken").rename(root / link)
 
 
 def attack(program: Program, path: Path, seconds: float) -> Counter[bytes]:
