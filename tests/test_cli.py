@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,3 +256,14 @@ def test_an_interrupt_before_the_signals_are_ours_is_an_ordered_end(
     monkeypatch.setattr(signals, "_end_at_last", lambda seconds: None)  # it would end this process
     code, server = run(log, lambda: None)
     assert (code, server.stop_reason, sink.records) == (EXIT_OK, "SIGINT", [])
+
+
+def test_a_root_that_is_not_there_stops_the_start_and_the_check(tmp_path: Path, capsys: Capture) -> None:
+    """The fence is looked at before anybody relies on it."""
+    for more in (["--check-config"], []):
+        argv = ["--root", str(tmp_path), "--root", f"{tmp_path}/nope", *more]
+        assert main(argv, {}) == EXIT_SETTINGS
+        assert capsys.readouterr().err == (
+            f"comphash.roots: '{tmp_path}/nope': No such file or directory; name a folder that is there\n"
+        )
+    assert main(["--root", str(tmp_path), "--check-config"], {}) == EXIT_OK

@@ -433,3 +433,40 @@ def test_a_settings_file_that_is_a_fifo_is_refused_at_once(tmp_path: Path) -> No
     with pytest.raises(SettingsError) as caught:
         read_file(str(fifo))
     assert caught.value.faults == [f"{fifo}: not a regular file; name a settings file that can be read"]
+
+
+# The roots
+
+
+def test_roots_come_from_the_file_a_variable_or_repeated_flags(write_settings: WriteSettings) -> None:
+    """A folder for one afternoon is a flag, those of the site stand in the file."""
+    file = read_file(write_settings('[comphash]\nroots = ["/srv", "/var/www"]\n'))
+    assert load([]).comphash.roots == ("/",)
+    assert load([file]).comphash.roots == ("/srv", "/var/www")
+    environment = from_environment({"TRIO_CMD_ROOT": "/1"})
+    assert load([file, environment]).comphash.roots == ("/1",)
+    flags = from_flags({"root": ["/a", "/b"]})
+    assert load([file, environment, flags]).comphash.roots == ("/a", "/b")
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("[]", "expected array of length >= 1"),
+        ('"/srv"', "expected array, got str"),
+        ('["srv"]', "expected absolute paths of folders"),
+        ('["/srv", "."]', "expected absolute paths of folders"),
+        ('["/s\\u0000rv"]', "expected absolute paths of folders"),
+    ],
+)
+def test_roots_that_mean_nothing_are_told(value: str, fault: str, write_settings: WriteSettings) -> None:
+    """A fence that stands somewhere else than it was meant to is none."""
+    path = write_settings(f"[comphash]\nroots = {value}\n")
+    assert faults_of(read_file(path)) == [f"{path}: comphash.roots: {fault}"]
+
+
+def test_a_relative_root_of_a_flag_is_told_with_its_flag() -> None:
+    """What ``--root .`` means would depend on who starts the server where."""
+    assert faults_of(from_flags({"root": ["."]})) == [
+        "--root: comphash.roots: expected absolute paths of folders"
+    ]

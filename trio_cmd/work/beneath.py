@@ -119,23 +119,25 @@ class _Walk:
 
     def follow(self, path: bytes) -> None:
         """Walk along a path, and along the links it leads through."""
-        to_do = path.split(b"/")[::-1]
+        to_do = _components(path)
         while to_do:
-            to_do += self._step(to_do.pop()).split(b"/")[::-1]
+            target = self._step(to_do.pop())
+            if target is not None:
+                to_do += _components(target)
 
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self.fd)
 
-    def _step(self, name: bytes) -> bytes:
-        """Take a step; returns where a link leads, else a path that leads nowhere further."""
+    def _step(self, name: bytes) -> bytes | None:
+        """Take a step; returns where a link leads."""
         if name == b"..":
             self._go_up()
         elif name not in (b"", b"."):
             return self._go_down(name)
         else:
             os.stat(b".", dir_fd=self.fd)  # nothing is behind the slash of a file
-        return b"."
+        return None
 
     def _go_up(self) -> None:
         parent = os.open(b"..", _LOOK, dir_fd=self.fd)
@@ -148,7 +150,7 @@ class _Walk:
         if _identity(parent) != self._trail[-1]:  # the folder was moved while we were in it
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    def _go_down(self, name: bytes) -> bytes:
+    def _go_down(self, name: bytes) -> bytes | None:
         fd = os.open(name, _LOOK | os.O_NOFOLLOW, dir_fd=self.fd)
         if stat.S_ISLNK(os.fstat(fd).st_mode):
             try:
@@ -157,7 +159,7 @@ class _Walk:
                 os.close(fd)
         self._stand_on(fd)
         self._trail.append(_identity(fd))
-        return b"."
+        return None
 
     def _read_link(self, fd: int) -> bytes:
         self._links += 1
@@ -178,6 +180,11 @@ class _Walk:
     def _stand_on(self, fd: int) -> None:
         os.close(self.fd)
         self.fd = fd
+
+
+def _components(path: bytes) -> list[bytes]:
+    """Cut a path, the first component last."""
+    return path.split(b"/")[::-1]
 
 
 def _identity(fd: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import trio
@@ -115,10 +115,15 @@ def _mount_point(path: bytes) -> bytes:
     """Find the mount point of a path by its name alone: to look at the file could hang as well."""
     try:
         path = os.path.join(os.getcwdb(), path)
-        with open("/proc/self/mountinfo", "rb") as mounts:
-            points = [_OCTAL.sub(_unescape, line.split()[4]) for line in mounts]
+        with open("/proc/self/mountinfo", "rb") as table:
+            return _find_mount_point(path, table)
     except FileNotFoundError:  # no /proc here, or the working folder was removed
         return b"/"
+
+
+def _find_mount_point(path: bytes, table: Iterable[bytes]) -> bytes:
+    """Find the longest mount point that a path lies below, in lines of mountinfo, proc_pid_mountinfo(5)."""
+    points = [_OCTAL.sub(_unescape, line.split()[4]) for line in table]
     above = [point for point in points if path == point or path.startswith(point.rstrip(b"/") + b"/")]
     return max(above, key=len, default=b"/")
 
