@@ -11,7 +11,7 @@ def drain(backlog: Backlog, max_bytes: int = 100) -> list[bytes | int]:
     while not backlog.is_empty:
         skipped, lines = backlog.take(max_bytes)
         taken += [skipped] if skipped else []
-        taken += lines.splitlines(keepends=True)
+        taken += [line + b"\n" for line in lines.split(b"\n")[:-1]]
     return taken
 
 
@@ -88,6 +88,23 @@ def test_what_waits_can_be_forgotten_and_is_counted() -> None:
     assert backlog.skip_all() == 4
     assert backlog.is_empty
     assert backlog.skip_all() == 0
+
+
+def test_only_so_much_is_taken_at_once_and_the_rest_stays() -> None:
+    """Others have their turn between two pieces."""
+    backlog = Backlog(100)
+    backlog.add(b"first\na\nb\nc\n")
+    assert [backlog.take(5)[1] for _ in range(3)] == [b"first\n", b"a\nb\n", b"c\n"]
+    assert backlog.is_empty
+
+
+def test_skipped_line_alone_is_told_without_lines() -> None:
+    """A log of one mad line says so."""
+    backlog = Backlog(100)
+    backlog.add(b"x" * 500 + b"\n")
+    assert not backlog.is_empty
+    assert backlog.take(10) == (1, b"")
+    assert backlog.is_empty
 
 
 def test_one_line_is_taken_whole_even_if_it_is_longer_than_asked_for() -> None:

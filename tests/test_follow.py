@@ -18,6 +18,8 @@ import pytest
 from conftest import StartProgram
 from program import PATIENCE_SECONDS, Program, read_all, reset, wait_until
 
+pytestmark = pytest.mark.usefixtures("no_orphans")
+
 WriteSettings = Callable[[str], str]
 
 FULL = os.environ.get("TRIO_CMD_FULL") == "1"

@@ -32,6 +32,8 @@ from trio_cmd.work.limiter import Limit, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 
+pytestmark = pytest.mark.usefixtures("no_orphans")
+
 FakeProgram = Callable[[str, str], None]
 
 # In a script: until the test says so.
