@@ -8,7 +8,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from program import Program
+from program import Program, children_of, wait_until
 
 StartProgram = Callable[..., Program]
 
@@ -37,6 +37,19 @@ def start() -> Iterator[StartProgram]:
             return stack.enter_context(Program(*args, **options))
 
         yield start_program
+
+
+@pytest.fixture
+def no_orphans() -> Iterator[None]:
+    """Reap what becomes a child of the tests when its parent is killed; nothing may stay."""
+    before = children_of(os.getpid())
+    yield
+    wait_until(lambda: not reap(children_of(os.getpid()) - before), "all that was started has ended")
+
+
+def reap(pids: set[int]) -> set[int]:
+    """Take the exit statuses of those that have ended; returns the others."""
+    return {pid for pid in pids if os.waitpid(pid, os.WNOHANG)[0] == 0}
 
 
 @pytest.fixture

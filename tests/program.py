@@ -136,12 +136,7 @@ class Program:
 
     def children(self) -> list[int]:
         """The processes whose parent it is."""
-        lists = Path(f"/proc/{self.pid}/task").glob("*/children")  # each thread has those it started
-        found: list[int] = []
-        for children in lists:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
-                found += map(int, children.read_text().split())
-        return found
+        return sorted(children_of(self.pid))
 
     def resident_bytes(self) -> int:
         """How much memory it takes now."""
@@ -175,6 +170,16 @@ class Program:
         record: Record = json.loads(line)
         self.records.append(record)
         return record
+
+
+def children_of(parent: int) -> set[int]:
+    """The processes whose parent another is."""
+    lists = Path(f"/proc/{parent}/task").glob("*/children")  # each thread has those it started
+    found: set[int] = set()
+    for children in lists:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            found |= set(map(int, children.read_text().split()))
+    return found
 
 
 def read_all(client: socket.socket) -> bytes:

@@ -7,7 +7,8 @@ from collections import deque
 
 __all__ = ["Backlog"]
 
-_ITEM_BYTES = 8192  # shorter pieces are joined: each costs memory of its own
+# Shorter pieces than this part of all are joined: each costs memory of its own.
+_ITEM_PART = 128
 
 
 class Backlog:
@@ -19,6 +20,7 @@ class Backlog:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._item_bytes = max_bytes // _ITEM_PART
         self._items: deque[bytes | int] = deque()  # whole lines, or how many are missing here
         self._bytes = 0  # of the whole lines
         self._unfinished = bytearray()
@@ -92,7 +94,7 @@ class Backlog:
 
     def _append(self, lines: bytes) -> None:
         last = self._items[-1] if self._items else 0
-        if isinstance(last, bytes) and len(last) + len(lines) <= _ITEM_BYTES:
+        if isinstance(last, bytes) and len(last) + len(lines) <= self._item_bytes:
             self._items[-1] = last + lines
         else:
             self._items.append(lines)

@@ -167,13 +167,10 @@ class Followers:
 
         Cancel: the child and all descriptors are gone.
         """
-        error: CommandFailed | None = None
         try:
-            error = await self._run(log, feed)
+            feed.end(await self._run(log, feed))
         except* CommandFailed as group:
-            error = _first(group)
-        if error is not None:
-            feed.end(error)
+            feed.end(_first(group))
 
     async def _run(self, log: Log, feed: Feed) -> CommandFailed:
         name, arguments = _command(log)
