@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from program import PATIENCE_SECONDS
+from program import PATIENCE_SECONDS, wait_until
 from trio_cmd.work import processes, strays
 from trio_cmd.work.processes import GroupReaper, become_subreaper, run_program
 from trio_cmd.work.strays import Strays
@@ -220,6 +221,27 @@ def test_stray_lives_through_its_grace(child: subprocess.Popen[bytes]) -> None:
     assert child.poll() is None
     assert looking.sweep(100.5, 0.5)
     assert os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT) is not None
+
+
+def test_stray_that_was_seen_before_it_left_its_group_is_ended(subreaper: None) -> None:
+    """Between the fork and the call of ``setsid`` it is still in a group that nobody is left of later."""
+    script = ["/bin/sh", "-c", "read go; exec setsid sleep 30"]
+    with (
+        subprocess.Popen(script, stdin=subprocess.PIPE, process_group=0) as leader,
+        subprocess.Popen(script, stdin=subprocess.PIPE, process_group=leader.pid) as child,
+    ):
+        looking = looking_back()
+        assert looking.sweep(100.0, 0.5)
+        leader.kill()
+        leader.wait()
+        assert child.stdin is not None
+        child.stdin.write(b"go\n")
+        child.stdin.flush()
+        wait_until(lambda: os.getpgid(child.pid) == child.pid, "it in its own group")
+        assert looking.sweep(NOW, 0.5)
+        killed = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert killed is not None
+        assert killed.si_status == signal.SIGKILL
 
 
 def test_child_that_was_there_before_is_not_touched(child: subprocess.Popen[bytes]) -> None:

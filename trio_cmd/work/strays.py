@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 __all__ = ["Run", "Strays"]
@@ -42,7 +42,7 @@ class _Status(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Sighting:
-    """A child that may be a stray: its group, when it is killed, and the starts it could be instead."""
+    """A child that may be a stray: its group now, when it is killed, and the starts it could be instead."""
 
     group: int
     kill_at: float
@@ -100,7 +100,9 @@ class Strays:
         for pid in _children():
             status = None if pid in leaders else _status(pid)
             if status is not None and status.group not in leaders and status.born >= self._since:
-                yield pid, self._seen.get(pid) or _Sighting(status.group, kill_at, starts)
+                first = self._seen.get(pid) or _Sighting(status.group, kill_at, starts)
+                # It may have been seen on its way to a group of its own.
+                yield pid, replace(first, group=status.group)
 
     def _may_be_starting(self, sighting: _Sighting) -> bool:
         """Whether one of the starts under way when it was seen has not told yet which child is its own."""
