@@ -28,7 +28,7 @@ from trio_cmd.settings import Log
 from trio_cmd.wire.messages import Reply, format_reply
 from trio_cmd.work import followers, journal, logs
 from trio_cmd.work.followers import MAX_WAITING_BYTES, Feed, Followers
-from trio_cmd.work.limiter import Limit, WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, Limit, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 
@@ -52,7 +52,7 @@ def no_limit(command: str, seconds: float) -> Iterator[None]:
 
 def make_followers(places: int = 16, limit: Limit = no_limit) -> Followers:
     reaper = GroupReaper()
-    return Followers(places, LogReader(1, WaitingRoom(1), reaper, limit), reaper, limit)
+    return Followers(places, LogReader(FairLimiter(1, WaitingRoom(1)), reaper, limit), reaper, limit)
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ async def test_look_at_a_dead_disk_has_its_deadline(
     nursery.start_soon(sweeper.run)
     of = make_followers(limit=sweeper.limit)
 
-    async def hang(look: Callable[[], None]) -> None:
+    async def hang(path: bytes, look: Callable[[], None]) -> None:
         await trio.sleep_forever()
 
     monkeypatch.setattr(of._logs, "run_in_thread", hang)

@@ -25,9 +25,10 @@ from trio_cmd.server.server import Server
 from trio_cmd.settings import Comphash, Limits, Log, ServerSettings, Settings
 from trio_cmd.work import hashing, logs, sharing
 from trio_cmd.work.hashing import Digest, Hashing, digest_file
-from trio_cmd.work.limiter import WaitingRoom
+from trio_cmd.work.limiter import FairLimiter, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper, run_program
+from trio_cmd.work.roots import Roots
 
 ROOT = Path(__file__).parent.parent
 Record = dict[str, Any]
@@ -91,7 +92,7 @@ class Running:
             logs={"lab": Log(file=str(log_file)), "other": Log(file=os.devnull)},
             comphash=Comphash(threads=1),
         )
-        self.server = Server(settings, make_logger(sink, render_json), sink, "1.2.3")
+        self.server = Server(settings, make_logger(sink, render_json), sink, "1.2.3", Roots(("/",)))
         self.port = 0
         self.clients = AsyncExitStack()
 
@@ -412,7 +413,7 @@ async def test_the_deadline_runs_from_the_start_of_the_run(log_file: Path) -> No
         yield
 
     room = WaitingRoom(9)
-    reader = LogReader(1, room, GroupReaper(), limit)
+    reader = LogReader(FairLimiter(1, room), GroupReaper(), limit)
     hasher = Hashing(Comphash(threads=1), room, limit)
     path = os.fsencode(log_file)
     for work, places in (
@@ -421,7 +422,7 @@ async def test_the_deadline_runs_from_the_start_of_the_run(log_file: Path) -> No
     ):
         happened.clear()
         async with trio.open_nursery() as nursery, places.place("another"):
-            nursery.start_soon(work, "me", lambda: happened.append("begun"))
+            nursery.start_soon(partial(work, "me", begun=lambda: happened.append("begun")))
             await wait_all_tasks_blocked()
             assert happened == []
         assert happened == ["begun", "clock started"]
