@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 
-from conversation import Alone
+from conversation import Alone, ask_alone
 from program import PATIENCE_SECONDS
 from trio_cmd.commands.programs import program_rows
 from trio_cmd.errors import BadArguments, DeadlinePassed, OutputTooLong, ProgramFailed, Unavailable
@@ -19,6 +21,7 @@ from trio_cmd.wire.messages import Reply, format_reply
 from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
 from trio_cmd.work.processes import GroupReaper
 from trio_cmd.work.programs import Programs
+from trio_cmd.work.sharing import Sharing
 
 IDLE = LimiterStatistics(running=0, waiting=0)
 
@@ -38,9 +41,9 @@ class Bench:
         self.row = program_rows({"x": Program(argv=list(argv), **keys)}, programs)[b"x"]
 
     async def ask(self, argument: bytes = b"") -> Reply:
-        assert self.row.work is not None
+        surroundings = SimpleNamespace(commands={b"x": self.row}, sharing=Sharing(print))
         with trio.fail_after(PATIENCE_SECONDS):
-            reply = await self.row.work(argument, cast("Any", None), Alone())
+            reply = await ask_alone(b"x " + argument, cast("Any", surroundings))
         assert self.places.statistics() == IDLE
         return reply
 
@@ -129,3 +132,26 @@ async def test_program_that_cannot_be_started_is_one_line(tmp_path: Path) -> Non
     with pytest.raises(Unavailable) as caught:
         await Bench([str(tmp_path / "gone")]).ask()
     assert caught.value.message == "x cannot be started: No such file or directory"
+
+
+async def test_clients_that_ask_the_same_program_share_one_run(tmp_path: Path) -> None:
+    """Fifty operators who look at one host at the same moment start one program."""
+    counted = tmp_path / "counted"
+    bench = Bench(["/bin/sh", "-c", f"echo x >>{counted}; echo $0", "{name}"], arguments={"name": "[a-z]+"})
+    surroundings = cast("Any", SimpleNamespace(commands={b"x": bench.row}, sharing=Sharing(print)))
+    askers = [Alone() for _ in range(6)]
+    lines: list[Sequence[str]] = []
+
+    async def ask(asker: Alone, argument: bytes) -> None:
+        assert bench.row.work is not None
+        lines.append((await bench.row.work(argument, surroundings, asker)).lines)
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with surroundings.sharing.open_nursery(), trio.open_nursery() as nursery:
+            async with bench.places.place("another"):
+                for asker, argument in zip(askers, (b"a", b"a", b"b") * 2, strict=True):
+                    nursery.start_soon(ask, asker, argument)
+                await trio.testing.wait_all_tasks_blocked()
+    assert sorted(lines) == [["a"]] * 4 + [["b"]] * 2
+    assert counted.read_text() == "x\n" * 2
+    assert all(asker.is_shared for asker in askers)
