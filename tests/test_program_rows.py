@@ -147,11 +147,14 @@ async def test_clients_that_ask_the_same_program_share_one_run(tmp_path: Path) -
         lines.append((await bench.row.work(argument, surroundings, asker)).lines)
 
     with trio.fail_after(PATIENCE_SECONDS):
-        async with surroundings.sharing.open_nursery(), trio.open_nursery() as nursery:
-            async with bench.places.place("another"):
-                for asker, argument in zip(askers, (b"a", b"a", b"b") * 2, strict=True):
-                    nursery.start_soon(ask, asker, argument)
-                await trio.testing.wait_all_tasks_blocked()
-    assert sorted(lines) == [["a"]] * 4 + [["b"]] * 2
+        async with (
+            surroundings.sharing.open_nursery(),
+            trio.open_nursery() as nursery,
+            bench.places.place("another"),
+        ):
+            for asker, argument in zip(askers, (b"a", b"a", b"b") * 2, strict=True):
+                nursery.start_soon(ask, asker, argument)
+            await trio.testing.wait_all_tasks_blocked()
+    assert sorted(map(list, lines)) == [["a"]] * 4 + [["b"]] * 2
     assert counted.read_text() == "x\n" * 2
     assert all(asker.is_shared for asker in askers)
