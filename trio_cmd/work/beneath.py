@@ -68,14 +68,19 @@ class _How(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
+@functools.cache
+def _how(resolve: int) -> "ctypes._CArgObject":
+    """Say how to resolve; the kernel only reads it, so all threads can share it."""
+    return ctypes.byref(_How(_LOOK, 0, resolve))
+
+
 def _openat2(folder: int, path: bytes, resolve: int) -> int:
     """Call openat2(2), which Python's ``os`` does not have.
 
     Raises:
         OSError: as the kernel says.
     """
-    how = _How(_LOOK, 0, resolve)
-    fd: int = _syscall()(_OPENAT2, folder, path, ctypes.byref(how), ctypes.sizeof(how))
+    fd: int = _syscall()(_OPENAT2, folder, path, _how(resolve), ctypes.sizeof(_How))
     if fd < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
