@@ -249,6 +249,27 @@ async def test_missing_log_may_come_back_and_a_forbidden_one_ends_it(
         assert feed.error is (None if is_shown else error)
 
 
+async def test_what_was_said_before_a_line_is_read_before_that_line(
+    log_file: Path, fake: FakeProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pipes have no order between them: a busy moment must not let the first forbidden line through."""
+    fake("tail", "#!/bin/sh\necho replaced >&2\necho after\nexec sleep 30\n")
+    of, feed = make_followers(), Feed()
+
+    async def never_its_turn(self: object) -> None:
+        await trio.sleep_forever()
+
+    async def check(log: Log) -> None:
+        await trio.lowlevel.checkpoint()
+        raise NotPermitted("x")
+
+    monkeypatch.setattr(followers._Errors, "run", never_its_turn)
+    monkeypatch.setattr(of, "check", check)
+    async with following(Log(file=str(log_file)), feed, of):
+        assert await take(feed) == (0, b"")
+        assert isinstance(feed.error, NotPermitted)
+
+
 async def test_log_is_looked_at_again_when_more_is_said_meanwhile(
     log_file: Path, fake: FakeProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
