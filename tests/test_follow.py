@@ -279,7 +279,10 @@ def test_link_of_another_user_is_refused_also_when_it_replaces_the_log(
     link.symlink_to(secret)
     os.chown(link, 65534, 65534, follow_symlinks=False)
     link.rename(log_file)
-    denied = f"An error occured : [Errno 1] Operation not permitted: '{log_file}'\n".encode()
+    denied = (
+        f"An error occured : a symbolic link of another user: '{log_file}'; "
+        "only those of root and the server's user are followed\n"
+    ).encode()
     assert following.next() == denied
     assert following.next() == b"End follow\n"
     following.say(b"follow\n")

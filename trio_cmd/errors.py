@@ -20,6 +20,7 @@ __all__ = [
     "ClientFault",
     "CommandFailed",
     "DeadlinePassed",
+    "ForeignLink",
     "HostFault",
     "Internal",
     "LineTooLong",
@@ -123,6 +124,14 @@ class NotPermitted(HostFault):
     """The server's user may not read it."""
 
     code = "not-permitted"
+
+
+class ForeignLink(NotPermitted):
+    """The path of a log is a symbolic link of somebody who must not choose what is shown."""
+
+    def __init__(self, path: bytes) -> None:
+        who = "only those of root and the server's user are followed"
+        super().__init__(f"a symbolic link of another user: {quote(path)}; {who}")
 
 
 class NotARegularFile(HostFault):

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trio_cmd.errors import NotARegularFile, from_os_error
+from trio_cmd.errors import ForeignLink, NotARegularFile, from_os_error
 
 __all__ = ["HAS_O_PATH", "MAX_LINKS", "is_proc", "open_regular", "reopen_regular"]
 
@@ -130,6 +130,7 @@ def _look_at(path: bytes, flags: int = 0) -> int:
 
 def _resolve_own_links(path: bytes) -> int:
     """Follow symbolic links in the last component one by one, each looked at before it is followed."""
+    asked = path
     for _ in range(MAX_LINKS + 1):  # the last is the file itself
         fd = _look_at(path, os.O_NOFOLLOW)
         status = os.fstat(fd)
@@ -137,7 +138,7 @@ def _resolve_own_links(path: bytes) -> int:
             return fd
         try:
             if status.st_uid not in (0, os.geteuid()):
-                raise PermissionError(errno.EPERM, "symbolic link of another user")
+                raise ForeignLink(asked)
             # The empty path is the link that was looked at, also when the path has another by now.
             path = os.path.join(os.path.dirname(path), os.readlink(b"", dir_fd=fd))
         finally:
