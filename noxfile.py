@@ -95,4 +95,5 @@ def fix(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure; a figure is never a test."""
     install(session, "test")
-    session.run("python", "scripts/bench/hot.py", *session.posargs)
+    for program in ("hot.py", "sharing.py", "large_file.py"):
+        session.run("python", f"scripts/bench/{program}")
