@@ -369,7 +369,7 @@ def test_lines_after_exit_do_not_destroy_the_answers_before_it(
 ) -> None:
     """What a client sends too much would else reset the connection while its answer is under way."""
     log = tmp_path / "big"
-    log.write_bytes(b"".join(b"%05d %s\n" % (n, b"=" * 90) for n in range(120)))
+    log.write_bytes(b"".join(b"%05d %s\n" % (n, b"=" * 90) for n in range(60)))
     program = start("--config", write_settings(f'[logs]\nbig = {{ file = "{log}" }}\n'))
     port = program.port
     with socket.socket() as client:
@@ -377,7 +377,7 @@ def test_lines_after_exit_do_not_destroy_the_answers_before_it(
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(PATIENCE_SECONDS)
         client.connect(("127.0.0.1", port))
-        client.sendall(b"lastlog 120\nexit\n")
+        client.sendall(b"lastlog 60\nexit\n")
         program.wait_for("command-received", command="exit")
         client.sendall(b"ping\n" * 1000)
         wait_until(lambda: not is_established(port, client.getsockname()[1]), "the server closes its end")
