@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import StartProgram
-from program import Program
+from program import Program, wait_until
 
 WRITER = "/lib/systemd/systemd-journal-remote"
 UNIT = "trio-cmd-test.service"
@@ -94,3 +94,24 @@ def test_entries_are_followed_as_they_are_written(program: Program, write_entrie
         client.sendall(b"exit\n")
         assert answers.readline() == b"End follow\n"
         assert answers.readline() == b""
+
+
+def test_a_killed_server_leaves_no_journalctl(program: Program, write_entries: WriteEntries) -> None:
+    """What is written next finds its reader gone and ends it."""
+    write_entries(UNIT, "before")
+    with program.connect() as client, client.makefile("rb") as answers:
+        client.sendall(b"follow mine\n")
+        assert answers.readline() == b"Begin follow\n"
+        (child,) = program.children()
+        program.process.kill()
+        program.wait()
+        write_entries(UNIT, "after")
+        wait_until(lambda: not Path(f"/proc/{child}").exists() or is_zombie(child), "journalctl has ended")
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether it has ended, and its new parent has not looked yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
