@@ -109,3 +109,22 @@ def test_what_is_told_is_safe_to_show(program: Path) -> None:
     path.write_text("")
     path.chmod(0o777)
     assert fault(str(path)) == f"others than its owner may write '{program.parent}/a\\x1bb'; chmod go-w it"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("what", ["program", "folder", "folder above"])
+def test_what_belongs_to_another_user_is_refused(what: str, program: Path) -> None:
+    """Its owner could put another program in its place at any time."""
+    path = {"program": program, "folder": program.parent, "folder above": program.parent.parent}[what]
+    os.chown(path, 65534, 65534)
+    assert fault(str(program)) == f"'{path}' belongs to another user; chown it to root"
+
+
+def test_a_folder_above_that_others_may_write_is_refused(program: Path) -> None:
+    """Who may write there renames the whole folder, and puts another of its name."""
+    above = program.parent.parent
+    above.chmod(0o777)
+    assert fault(str(program)) == f"others than its owner may write '{above}'; chmod go-w it"
+    above.chmod(0o1777)
+    check_executable(str(program))
+    above.chmod(0o700)

@@ -1,7 +1,7 @@
-"""The path of a program enters; whether it is one that only its owner and root can replace leaves.
+"""The path of a program enters; whether only root and the server's user can replace it leaves.
 
 What clients may run is chosen by who writes the settings, and by nobody else: a program that
-others may write, or whose folder they may, is theirs.
+others own or may write, or one of whose folders they may, is theirs.
 """
 
 import os
@@ -24,20 +24,27 @@ def check_executable(path: str) -> None:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode) or not os.access(path, os.X_OK):
             raise ValueError("expected a program; the file is not executable")
-        _refuse_writable(path, status.st_mode)
+        _refuse_others(path, status)
         _check_folders(path)
     except OSError as error:
         raise ValueError(f"no program can be run there: {error.strerror}") from error
 
 
 def _check_folders(path: str) -> None:
-    """Look at the folder of the program, and of each symbolic link on the way to it."""
-    folder = os.path.realpath(os.path.dirname(path))
-    _refuse_writable(folder, os.stat(folder).st_mode)
+    """Look at the folder of the program, all above it, and those of each symbolic link on the way to it."""
+    folder = above = os.path.realpath(os.path.dirname(path))
+    _refuse_others(folder, os.stat(folder))
+    while above != os.sep:
+        above = os.path.dirname(above)
+        status = os.stat(above)
+        if not status.st_mode & stat.S_ISVTX:  # there nobody can rename what is another's, as in /tmp
+            _refuse_others(above, status)
     if os.path.islink(path):
         _check_folders(os.path.join(folder, os.readlink(path)))
 
 
-def _refuse_writable(path: str, mode: int) -> None:
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+def _refuse_others(path: str, status: os.stat_result) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise ValueError(f"{quote(path)} belongs to another user; chown it to root")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ValueError(f"others than its owner may write {quote(path)}; chmod go-w it")

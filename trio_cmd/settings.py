@@ -77,7 +77,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     idle_seconds: Seconds = 300
     write_seconds: Seconds = 30  # without progress
     stop_seconds: Seconds = 10
-    pending_replies: Count = 64  # per client
+    # Per client; at least 2, so that the line that ends a follow is read.
+    pending_replies: Annotated[int, Meta(ge=2, le=1_000_000)] = 64
     pending_bytes: Annotated[int, Meta(ge=65536, le=_TIB)] = 4_194_304  # per client, not yet written
     total_pending_bytes: Annotated[int, Meta(ge=1 << 20, le=_TIB)] = 268_435_456  # of all clients
     running_per_client: Annotated[int, Meta(ge=1, le=1024)] = 4
