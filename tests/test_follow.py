@@ -521,7 +521,6 @@ def test_what_tail_says_itself_is_no_line_of_the_log(
 
 
 @pytest.mark.proof
-@pytest.mark.skipif(not FULL, reason="takes 70 s: TRIO_CMD_FULL=1")
 def test_client_that_closed_silently_is_found_within_two_minutes(program: Program, follow: Follow) -> None:
     """With a quiet log nothing is ever sent that could fail: keepalive finds it."""
     following = follow(program)
