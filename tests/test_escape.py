@@ -96,3 +96,9 @@ def test_quoted_text_is_safe_and_enclosed(path: bytes) -> None:
     quoted = quote(path)
     assert is_safe(quoted)
     assert quoted[0] == quoted[-1] in "'\""
+
+
+def test_text_with_both_quotes_is_quoted_as_python_does() -> None:
+    """An operator can tell where a name begins and ends, whatever is in it."""
+    for text in ("plain", "it's", 'the "one"', 'it\'s the "one"'):
+        assert quote(text) == repr(text)
