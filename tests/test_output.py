@@ -38,6 +38,7 @@ async def test_unfinished_line_of_an_ended_program_is_left_out(data: bytes, line
 
 @given(st.binary(max_size=80) | st.text(max_size=40).map(str.encode), st.integers(1, 9))
 @example(b"\n\n", 1)
+@example(b"ab\ncdefgh", 1)
 @example("\u20ac\U0001f600".encode() * 5, 5)
 @example(b"\x80" * 20, 4)
 @example(b"a\xf0\x9f\x98b\x80\x80\x80\x80\x80", 4)
