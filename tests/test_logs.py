@@ -167,7 +167,7 @@ async def test_missing_log_is_not_found_and_costs_no_place(tmp_path: Path) -> No
     for _ in range(3):
         with pytest.raises(NotFound):
             await newest(tmp_path / "missing", 10, reader)
-    assert reader.statistics() == IDLE
+    assert reader._places.statistics() == IDLE
     assert reader._threads.unfinished() == 0
 
 
@@ -259,7 +259,7 @@ async def test_asker_does_not_wait_for_a_dead_disk_and_the_late_file_is_closed(
         asking.start_soon(newest, log_file, 10, reader)
         await wait_for(lambda: gate.waiting == 1)
         asking.cancel_scope.cancel()
-    assert reader.statistics() == IDLE
+    assert reader._places.statistics() == IDLE
     assert reader._threads.unfinished() == 1
     gate.is_free.set()
     await wait_for(lambda: reader._threads.unfinished() == 0)
@@ -296,7 +296,7 @@ async def test_asker_that_leaves_when_the_file_has_just_been_opened_closes_it(
         asking.start_soon(newest, log_file, 10, reader)
     assert was_open == [True]
     assert not is_open(log_file)
-    assert reader.statistics() == IDLE
+    assert reader._places.statistics() == IDLE
     await wait_for(lambda: reader._threads.unfinished() == 0)
     assert not is_open(log_file)
 
@@ -312,10 +312,10 @@ async def test_asker_that_leaves_while_tail_runs_leaves_neither_child_nor_file(
         asking.start_soon(newest, log_file, 10, reader)
         asking.start_soon(newest, log_file, 10, reader)
         await wait_for(lambda: len(children() - before) == 1)
-        assert reader.statistics() == LimiterStatistics(running=1, waiting=1)
+        assert reader._places.statistics() == LimiterStatistics(running=1, waiting=1)
         assert is_open(log_file)
         asking.cancel_scope.cancel()
-    assert reader.statistics() == IDLE
+    assert reader._places.statistics() == IDLE
     assert children() == before
     assert not is_open(log_file)
 
@@ -343,12 +343,12 @@ async def test_more_askers_than_places_wait_and_then_are_refused(gate: Gate, log
             asking.start_soon(newest, log_file, 10, reader)
         await wait_for(lambda: gate.waiting == 1)
         await wait_all_tasks_blocked()
-        assert reader.statistics() == LimiterStatistics(running=1, waiting=1)
+        assert reader._places.statistics() == LimiterStatistics(running=1, waiting=1)
         with pytest.raises(Busy):
             await newest(log_file, 10, reader)
         gate.is_free.set()
     assert gate.waiting == 2
-    assert reader.statistics() == IDLE
+    assert reader._places.statistics() == IDLE
 
 
 # The newest whole lines that fit

@@ -50,7 +50,6 @@ _DAY = 86_400
 _TIB = 1 << 40
 
 Seconds = Annotated[float, Meta(ge=0.05, le=_DAY)]
-Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 CountOrAuto = Annotated[int, Meta(ge=0, le=1024)]
 CountOrNone = Annotated[int, Meta(ge=0, le=1024)]
 _DIGITS = re.compile("-?[0-9]{1,18}", re.ASCII)

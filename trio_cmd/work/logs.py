@@ -17,7 +17,7 @@ import trio
 from trio_cmd.errors import NotFound, NotPermitted, Unavailable
 from trio_cmd.work.files import open_regular
 from trio_cmd.work.journal import JOURNAL_PATH, check_journal, journal_arguments
-from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics
+from trio_cmd.work.limiter import FairLimiter, Limit
 from trio_cmd.work.output import escape_in_pieces
 from trio_cmd.work.permission import name_group
 from trio_cmd.work.processes import GroupReaper, run_program
@@ -101,10 +101,6 @@ class LogReader:
             with self._limit("lastlog", SECONDS):
                 await self.run_in_thread(JOURNAL_PATH, check_journal)
                 return await self._run("journalctl", journal_arguments(unit, lines))
-
-    def statistics(self) -> LimiterStatistics:
-        """Count what runs and what waits in its places."""
-        return self._places.statistics()
 
     async def run_in_thread(self, path: bytes, look: Callable[[], None]) -> None:
         """Look at a log in a worker thread.
