@@ -59,7 +59,7 @@ def test_a_python_too_old_is_said_in_one_line(checkout: Path, tmp_path: Path, na
 
 def test_a_python_without_venv_is_said_in_one_line(checkout: Path, tmp_path: Path) -> None:
     """Debian leaves the module out; the line names the package."""
-    bare = interpreter(tmp_path, f'case "$2" in *ensurepip*) exit 1;; esac; exec {sys.executable} "$@"')
+    bare = interpreter(tmp_path, f'case "$2" in *ensurepip*) exit 1;; esac; exec "{sys.executable}" "$@"')
     done = run(checkout, "run", env={"PYTHON": bare, "PATH": path_without("uv")})
     assert done.returncode == UNAVAILABLE
     assert "has no venv module; install it (Debian, Ubuntu: apt install python3-venv) or uv" in done.stderr
