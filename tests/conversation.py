@@ -13,15 +13,18 @@ import trio.testing
 from trio.abc import HalfCloseableStream
 from trio.testing import memory_stream_pair
 
+from trio_cmd.addresses import parse_address
 from trio_cmd.commands import COMMANDS, Asker, Command, Surroundings
 from trio_cmd.errors import CommandFailed
 from trio_cmd.records import make_logger
 from trio_cmd.records.render import render_json
+from trio_cmd.server.access import Access, Visitor
 from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.server.hangups import Hangups
+from trio_cmd.server.identity import ClientIdentity, Tables
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.session import Session, Shared
-from trio_cmd.settings import Limits, Settings
+from trio_cmd.settings import Grant, Limits, Settings
 from trio_cmd.wire.messages import Reply, parse_request
 from trio_cmd.wire.stream import PlainStream
 from trio_cmd.work.sharing import Sharing
@@ -118,10 +121,14 @@ class Conversation:
     Args:
         limits: of the client.
         more_commands: beside those there are, and ``slow``.
+        grants: what the client, of 127.0.0.1, may ask; none: everything.
     """
 
     def __init__(
-        self, limits: Limits | None = None, more_commands: Mapping[bytes, Command] | None = None
+        self,
+        limits: Limits | None = None,
+        more_commands: Mapping[bytes, Command] | None = None,
+        grants: Sequence[Grant] = (),
     ) -> None:
         self.limits = limits or Limits()
         self.sink = ListSink()
@@ -146,10 +153,12 @@ class Conversation:
         sink = cast("Any", self.sink)
         self.hangups = Hangups()
         self.outcomes: dict[str, int] = {}
-        shared = Shared(self.limits, surroundings, sink, self.hangups, self.budget, self.outcomes)
+        shared = Shared(self.limits, sink, self.hangups, self.budget, self.outcomes)
+        visitor = Visitor(parse_address("127.0.0.1"))
+        self.identity = ClientIdentity(visitor, Access(grants), Tables(surroundings))
         log = make_logger(sink, render_json).bind(system="CmdProtocol,0,127.0.0.1", client="127.0.0.1")
         self.stream = PacedStream(server_end)
-        self.session = Session(self.stream, log, shared)
+        self.session = Session(self.stream, log, shared, self.identity)
 
     async def run(self, tick_seconds: float = 0.05) -> None:
         """Hold the conversation, with its deadlines, until it ends."""

@@ -8,7 +8,9 @@ import trio
 import trio.testing
 
 from conversation import Conversation, conversing
+from trio_cmd.addresses import parse_address
 from trio_cmd.commands import Asker, Command, Surroundings
+from trio_cmd.server.access import Visitor
 from trio_cmd.settings import Limits
 from trio_cmd.wire.messages import Reply
 
@@ -198,7 +200,7 @@ async def test_reader_that_takes_nothing_is_cut(streams: Streams, autojump_clock
 async def test_asker_knows_where_the_client_is(streams: Streams, autojump_clock: trio.abc.Clock) -> None:
     """Places are counted by address."""
     async with conversing(more_commands=streams.command) as conversation:
-        conversation.session.address = "10.0.0.1"
+        conversation.identity.visitor = Visitor(parse_address("10.0.0.1"))
         await conversation.say(b"stream a\n")
         assert streams.askers["a"].address == "10.0.0.1"
 

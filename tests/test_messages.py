@@ -187,14 +187,17 @@ def test_json_of_exit_is_only_its_notice() -> None:
         ("idle", "Idle for 300 s. bye !"),
         ("slow-line", "Line not finished in 300 s. bye !"),
         ("too-many-clients", "Too many connections. bye !"),
+        ("not-allowed", "Not allowed from 10.0.0.1. bye !"),
+        ("too-many-errors", "Too many errors. bye !"),
+        ("bad-token", "Too many wrong tokens. bye !"),
         ("stopping", "Server is stopping. bye !"),
         ("crashed", "An error occured : internal error"),
     ],
 )
 def test_notices_say_why_the_connection_ends(reason: str, message: str) -> None:
     """Nobody who is cut has to guess why."""
-    assert format_notice(reason, "text", 300.0) == message.encode() + b"\n"
-    spoken = json.loads(format_notice(reason, "json", 300.0))
+    assert format_notice(reason, "text", seconds=300.0, address="10.0.0.1") == message.encode() + b"\n"
+    spoken = json.loads(format_notice(reason, "json", seconds=300.0, address="10.0.0.1"))
     assert spoken == {"event": "bye", "reason": reason, "message": message}
 
 

@@ -17,11 +17,13 @@ from trio_cmd.errors import ListenError
 from trio_cmd.records import make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.records.sink import SinkStatistics
-from trio_cmd.server import admission, server
+from trio_cmd.server import admission, reception, server
 from trio_cmd.server.server import Server
 from trio_cmd.settings import Limits, ServerSettings, Settings
 from trio_cmd.wire.stream import PlainStream, SocketStream
 from trio_cmd.work.roots import Roots
+
+LOCAL = reception.Peer("127.0.0.1", 1)
 
 
 class CountingSink(ListSink):
@@ -140,7 +142,8 @@ async def test_a_refused_client_that_does_not_wait_is_recorded_as_reset() -> Non
     it.server._admission.try_admit(object())
     with trio.socket.from_stdlib_socket(one) as sock:
         stream = SocketStream(cast("Any", _SocketOnly(sock)))
-        await it.server._serve_client(stream, it.server._log.bind(client="x"), "CmdProtocol,0,x")
+        log = it.server._log.bind(client="127.0.0.1")
+        await it.server._reception._receive(stream, LOCAL, log, log)
     assert [r["reason"] for r in it.sink.actions("client-lost")] == ["reset"]
 
 
@@ -151,12 +154,13 @@ async def test_a_client_gone_before_it_is_looked_at_costs_nothing(monkeypatch: p
         raise OSError(errno.ENOTCONN, "gone")
 
     async with running() as it:
-        monkeypatch.setattr(server, "set_socket_options", gone)
+        monkeypatch.setattr(reception, "set_socket_options", gone)
         client = socket.create_connection(("127.0.0.1", it.port))
         (connected,) = await it.sink.wait_for("client-connected")
         assert (connected["client"], connected["port"]) == ("unknown", 0)
         reset(client)
-        await it.sink.wait_for("client-lost")
+        (lost,) = await it.sink.wait_for("client-lost")
+        assert lost["reason"] == "reset"
 
 
 async def test_a_fault_before_the_conversation_costs_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +200,8 @@ async def test_a_client_accepted_in_the_moment_of_stopping_is_told_too() -> None
     it.server.stop("SIGTERM")
     client, end = memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(it.server._serve_client, PlainStream(end), it.server._log.bind(client="x"), "x")
+        log = it.server._log.bind(client="127.0.0.1")
+        nursery.start_soon(it.server._reception._receive, PlainStream(end), LOCAL, log, log)
         assert await client.receive_some() == b"Server is stopping. bye !\n"
         await client.aclose()
 

@@ -111,5 +111,5 @@ def test_every_reason_to_end_is_in_the_manual() -> None:
     listed = set(re.findall(r"`([a-z-]+)`(?=[^|]* \|)", chapter))
     assert set(NOTICES) | {"closed", "reset", "slow-reader", "wrong-protocol", "line-too-long"} <= listed
     for reason, notice in NOTICES.items():
-        shown = notice.format(seconds={"idle": 300, "slow-line": 30}.get(reason, 0))
+        shown = notice.format(seconds={"idle": 300, "slow-line": 30}.get(reason, 0), address="10.0.0.1")
         assert not shown or f"`{shown}`" in chapter

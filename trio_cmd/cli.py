@@ -23,9 +23,11 @@ from trio_cmd.settings import (
     DEFAULT_PATH,
     FLAGS,
     Settings,
+    from_allow_flags,
     from_environment,
     from_flags,
     from_log_flags,
+    is_exposed,
     load,
     read_file,
 )
@@ -40,8 +42,9 @@ _NO_SIGNAL = {EXIT_CRASHED: "crashed", EXIT_CANNOT_LISTEN: "cannot-listen"}
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
 _HELP = {
-    "host": ("ADDRESS", "listen here (127.0.0.1)"),
+    "host": ("ADDRESS", 'listen here (127.0.0.1); "*": all addresses, "": no TCP'),
     "port": ("PORT", "listen there (9999); 0: any free port"),
+    "unix-socket": ("PATH", "also listen there"),
     "max-clients": ("N", "this many clients at once (100)"),
     "log-format": ("FORMAT", "auto, json or twisted (auto: text on a terminal, else JSON)"),
     "root": ("DIR", "files below this folder may be hashed (/); may be repeated"),
@@ -91,6 +94,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--log", metavar="NAME=PATH", action="append", default=[], help="a log to offer; may be repeated"
     )
+    parser.add_argument(
+        "--allow",
+        metavar="NETWORK",
+        action="append",
+        default=[],
+        help="clients of this network may run all commands; may be repeated",
+    )
+    parser.add_argument(
+        "--allow-root", action="store_true", help="let other hosts in though the server runs as root"
+    )
     parser.add_argument("--check-config", action="store_true", help="check the settings and leave")
     parser.add_argument("--version", action="version", version=f"trio-cmd {__version__}")
     return parser
@@ -115,14 +128,26 @@ def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Sett
     except SettingsError as error:
         faults += error.faults
     try:
-        given_logs = from_log_flags(args.log)
+        repeated = from_log_flags(args.log), from_allow_flags(args.allow)
         taken = [name.decode() for name in COMMANDS]
-        settings = load([*layers, from_environment(environ), from_flags(flags), given_logs], taken)
+        settings = load([*layers, from_environment(environ), from_flags(flags), *repeated], taken)
+        _check_user(settings, is_root_allowed=args.allow_root)
     except SettingsError as error:
         faults += error.faults
     if faults:
         raise SettingsError(faults)
     return settings
+
+
+def _check_user(settings: Settings, *, is_root_allowed: bool) -> None:
+    """Do not let other hosts ask a server that may read everything, unless that is wanted.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if os.geteuid() == 0 and is_exposed(settings) and not is_root_allowed:
+        where = f"server.host: {settings.server.host} can be reached from other hosts, and this is root"
+        raise SettingsError([f"{where}; start as another user, or say --allow-root"])
 
 
 def _serve(settings: Settings, roots: Roots) -> int:

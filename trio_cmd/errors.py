@@ -10,11 +10,12 @@ import os
 from collections.abc import Iterable
 from typing import ClassVar
 
-from trio_cmd.escape import quote
+from trio_cmd.escape import escape, quote
 
 __all__ = [
     "BadArguments",
     "BadEncoding",
+    "BadToken",
     "Busy",
     "ChangedWhileRead",
     "ClientFault",
@@ -26,6 +27,7 @@ __all__ = [
     "LineTooLong",
     "ListenError",
     "NotARegularFile",
+    "NotAllowed",
     "NotFound",
     "NotPermitted",
     "OurFault",
@@ -112,6 +114,24 @@ class LineTooLong(ClientFault):
 
     def __init__(self, max_line_bytes: int) -> None:
         super().__init__(f"line longer than {max_line_bytes} bytes")
+
+
+class NotAllowed(ClientFault):
+    """The command exists, but no grant of this client names it."""
+
+    code = "not-allowed"
+
+    def __init__(self, name: bytes) -> None:
+        super().__init__(f"{escape(name)} is not allowed here")
+
+
+class BadToken(ClientFault):
+    """No grant has such a token, or not for this client."""
+
+    code = "bad-token"
+
+    def __init__(self) -> None:
+        super().__init__("wrong token; ask the operator of this host for one")
 
 
 class NotFound(HostFault):

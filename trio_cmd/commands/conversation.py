@@ -1,8 +1,9 @@
-"""The commands of the conversation itself: help, ping, status, format, exit, quit."""
+"""The commands of the conversation itself: help, ping, status, format, auth, exit, quit."""
 
-from trio_cmd.commands.table import Command, Surroundings
+from trio_cmd.commands.table import Command, Identity, Surroundings
 from trio_cmd.errors import BadArguments, UnknownCommand
 from trio_cmd.escape import escape
+from trio_cmd.tokens import is_token
 from trio_cmd.wire.messages import Form, Reply
 
 __all__ = ["COMMANDS"]
@@ -61,6 +62,20 @@ def set_form(argument: bytes, surroundings: Surroundings) -> Reply:
     return Reply((f"Format is : {form}",), result={"format": form}, form=form)
 
 
+def auth(argument: bytes, identity: Identity) -> Reply:
+    """Show a token, and be allowed what its grant names.
+
+    Raises:
+        BadArguments: it has not the form of a token; so it was not compared, nor counted.
+        BadToken: it opens no grant.
+        Busy: there were too many wrong ones from where the client is.
+    """
+    if not is_token(argument):
+        raise BadArguments("usage: auth TOKEN; a token is tcmd_ and 43 letters, digits, - or _")
+    name = identity.present(argument)
+    return Reply((f"Welcome {name}.",), result={"name": name})
+
+
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -72,6 +87,7 @@ COMMANDS = (
     Command("ping", "ping", "answer pong", answer=ping),
     Command("status", "status", "say how the server is", answer=status),
     Command("format", "format text|json", "choose the form of the answers", answer=set_form),
+    Command("auth", "auth TOKEN", "say who you are, to be allowed more", identify=auth),
     Command("exit", "exit", "close the connection after the answers before it", answer=close),
     Command("quit", "quit", "the same as exit", answer=close),
 )

@@ -15,7 +15,7 @@ from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.sharing import Sharing
 
-__all__ = ["Answer", "Asker", "Command", "Surroundings", "Work"]
+__all__ = ["Answer", "Asker", "Command", "Identify", "Identity", "Surroundings", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,20 @@ class Asker(Protocol):
         """Stream lines, and how many are missing before them."""
 
 
+class Identity(Protocol):
+    """Who a client is, as ``auth`` sees it."""
+
+    def present(self, token: bytes) -> str:
+        """Show a token of the right form; returns the name of the grant it opens.
+
+        Raises:
+            BadToken: it opens none.
+            Busy: there were too many wrong ones from where the client is.
+        """
+
+
 Answer = Callable[[bytes, Surroundings], Reply]
+Identify = Callable[[bytes, Identity], Reply]
 Work = Callable[[bytes, Surroundings, Asker], Awaitable[Reply]]
 
 
@@ -91,6 +104,7 @@ class Command:
         summary: what it does, in one line.
         answer: for a quick command; called in the session itself, so it must never wait.
         work: for a slow command; gets also who asks.
+        identify: for a quick command that changes what its client may ask.
         details: what the command's own help says besides: lines.
     """
 
@@ -99,4 +113,5 @@ class Command:
     summary: str
     answer: Answer | None = None
     work: Work | None = None
+    identify: Identify | None = None
     details: Callable[[Surroundings], Sequence[str]] | None = None

@@ -39,7 +39,7 @@ SERVER_STARTED = Event(
     "server-started",
     "info",
     "Starting server <trio_cmd.Server max_clients={max_clients}>",
-    ("max_clients", "limits"),
+    ("max_clients", "limits", "grants"),
 )
 CLIENT_CONNECTED = Event("client-connected", "info", "Client connection from {client}")
 CLIENT_REFUSED = Event("client-refused", "warning", "{notice}", ("reason",))

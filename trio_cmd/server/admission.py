@@ -47,7 +47,7 @@ class Admission:
         """Give a client's place back."""
         self._limiter.release_on_behalf_of(client)
 
-    async def refuse(self, stream: ClientStream, reason: str) -> int:
+    async def refuse(self, stream: ClientStream, reason: str, address: str) -> int:
         """Tell a client why it is refused; the caller closes the stream.
 
         The line arrives also when the client has already sent commands, as long as not too many
@@ -61,7 +61,7 @@ class Admission:
 
         Cancel: nothing is left behind.
         """
-        notice = format_notice(reason, "text")
+        notice = format_notice(reason, "text", address=address)
         sent = stream.send_nowait(notice)
         try:
             self._lingering.acquire_on_behalf_of_nowait(stream)

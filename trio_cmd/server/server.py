@@ -5,11 +5,9 @@ further in is stopped first, and finds everything it needs still there.
 """
 
 import errno
-import itertools
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,16 +18,17 @@ from trio_cmd.commands import COMMANDS, Surroundings
 from trio_cmd.commands.programs import program_rows
 from trio_cmd.errors import ListenError
 from trio_cmd.records import EventLogger, Sink, events
-from trio_cmd.records.events import lost_event, record_fault
+from trio_cmd.records.events import record_fault
+from trio_cmd.server.access import Access
 from trio_cmd.server.admission import Admission
 from trio_cmd.server.deadlines import Sweeper, tick_seconds
 from trio_cmd.server.descriptors import fit_descriptors
 from trio_cmd.server.hangups import Hangups
+from trio_cmd.server.identity import Tables
+from trio_cmd.server.reception import Reception
 from trio_cmd.server.replies import Budget
-from trio_cmd.server.session import Session, Shared
+from trio_cmd.server.session import Shared
 from trio_cmd.settings import Settings
-from trio_cmd.wire.messages import NOTICES
-from trio_cmd.wire.stream import ClientStream, SocketStream, set_socket_options
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import FairLimiter, WaitingRoom
@@ -42,18 +41,10 @@ from trio_cmd.work.threads import DiskThreads
 
 __all__ = ["Server"]
 
-SYSTEM = "trio_cmd.Server"
 # What is left of children after everything else has stopped is killed, and given this long to die.
 REAP_SECONDS = 0.3
 MIN_FLUSH_SECONDS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The other end of a connection; of one that was gone before it was looked at, nothing is known."""
-
-    host: str = "unknown"
-    port: int = 0
+_AS_ROOT = "running as root: every file of this host can be asked for; start as a user of its own instead"
 
 
 class Server:
@@ -73,8 +64,7 @@ class Server:
         self._sink = sink
         self._version = version
         self._started = time.monotonic()
-        self._numbers = itertools.count()
-        self._sessions: dict[Session, None] = {}
+        self._stop_event = trio.Event()
         self._sweeper = Sweeper(tick_seconds(settings.limits))
         self._reaper = GroupReaper()
         waiting_room = WaitingRoom(settings.limits.waiting)
@@ -92,24 +82,28 @@ class Server:
         self._admission = Admission(fit_descriptors(settings, work))
         self._hangups = Hangups()
         self._shared = Shared(
-            settings.limits,
-            Surroundings(
-                settings,
-                self._hashing,
-                self._logs,
-                self.statistics,
-                {**COMMANDS, **program_rows(settings.programs, programs)},
-                followers=self._followers,
-                sharing=self._sharing,
-            ),
-            sink,
-            self._hangups,
-            Budget(settings.limits.total_pending_bytes),
-            {},
+            settings.limits, sink, self._hangups, Budget(settings.limits.total_pending_bytes), {}
+        )
+        whole = Surroundings(
+            settings,
+            self._hashing,
+            self._logs,
+            self.statistics,
+            {**COMMANDS, **program_rows(settings.programs, programs)},
+            followers=self._followers,
+            sharing=self._sharing,
+        )
+        self._reception = Reception(
+            self._shared,
+            log,
+            Access(settings.grants),
+            Tables(whole),
+            self._admission,
+            self._sweeper,
+            self._stop_event.is_set,
         )
         self.stop_reason: str | None = None
         self._stop_by = float("inf")
-        self._stop_event = trio.Event()
 
     async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and serve until ``stop``; gives the port when it listens.
@@ -181,20 +175,26 @@ class Server:
             await self._stop_event.wait()
             listeners.cancel_scope.cancel()
         self._log.record(events.STOPPING, port=port, reason=self.stop_reason)
-        for session in list(self._sessions):
+        for session in list(self._reception.sessions):
             session.stop()
         helpers.start_soon(self._lose_patience)
 
     async def _lose_patience(self) -> None:
         """Cut the clients that are not done when the time to stop has passed."""
         await trio.sleep(self._settings.limits.stop_seconds)
-        for session in list(self._sessions):
+        for session in list(self._reception.sessions):
             session.cancel()
 
     async def _listen(self, listeners: trio.Nursery, connections: trio.Nursery) -> int:
         """Open the listeners; returns their port."""
         host, port = self._settings.server.host, self._settings.server.port
-        serve = partial(trio.serve_tcp, self._handle, port, host=host, handler_nursery=connections)
+        serve = partial(
+            trio.serve_tcp,
+            self._reception.handle,
+            port,
+            host=None if host == "*" else host,
+            handler_nursery=connections,
+        )
         try:
             opened: list[trio.SocketListener] = await listeners.start(serve)
         except OSError as error:
@@ -205,76 +205,12 @@ class Server:
         if max_clients < self._settings.server.max_clients:
             text = f"max_clients lowered to {max_clients}: too few descriptors; raise the limit (ulimit -n)"
             self._log.record(events.MESSAGE, "warning", text=text, logger="trio_cmd")
+        if os.geteuid() == 0:
+            self._log.record(events.MESSAGE, "warning", text=_AS_ROOT, logger="trio_cmd")
         limits = msgspec.to_builtins(self._settings.limits)
-        self._log.record(events.SERVER_STARTED, max_clients=max_clients, limits=limits)
+        grants = [grant.name for grant in self._settings.grants]
+        self._log.record(events.SERVER_STARTED, max_clients=max_clients, limits=limits, grants=grants)
         return port
-
-    # One connection
-
-    async def _handle(self, socket_stream: trio.SocketStream) -> None:
-        """Serve one connection from its acceptance to its end.
-
-        Cancel: the connection is closed, its place free, its end recorded.
-        """
-        stream = SocketStream(socket_stream)
-        number, peer = next(self._numbers), self._look_at(socket_stream)
-        log = self._log.bind(system=SYSTEM, connection=number, client=peer.host, port=peer.port)
-        try:
-            async with stream:
-                log.record(events.CLIENT_CONNECTED)
-                await self._serve_client(stream, log, f"CmdProtocol,{number},{peer.host}", peer.host)
-        except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
-            record_fault(log, errors)
-
-    async def _serve_client(
-        self, stream: ClientStream, log: EventLogger, system: str, address: str = ""
-    ) -> None:
-        """Converse with a client or refuse it, and record its end."""
-        began = time.monotonic()
-        session = Session(stream, log.bind(system=system), self._shared, address)
-        try:
-            if self._admission.try_admit(session):
-                await self._converse(session)
-            else:
-                session.reason = "too-many-clients"
-                log.record(events.CLIENT_REFUSED, reason=session.reason, notice=NOTICES[session.reason])
-                await self._admission.refuse(stream, session.reason)
-        except trio.BrokenResourceError:
-            session.reason = "reset"  # a refused client that did not wait for its answer
-        finally:
-            session.reason = session.reason or "crashed"
-            level, why = lost_event(session.reason)
-            log.bind(system=system).record(
-                events.CLIENT_LOST,
-                level,
-                why=why,
-                reason=session.reason,
-                seconds=round(time.monotonic() - began, 6),
-                requests=session.requests,
-                bytes_in=session.bytes_in,
-                bytes_out=session.bytes_out,
-            )
-
-    async def _converse(self, session: Session) -> None:
-        self._sessions[session] = None
-        self._sweeper.watch(session)
-        try:
-            if self._stop_event.is_set():  # accepted in the moment of stopping
-                session.stop()
-            await session.run()
-        finally:
-            self._sweeper.forget(session)
-            del self._sessions[session]
-            self._admission.leave(session)
-
-    def _look_at(self, stream: trio.SocketStream) -> Peer:
-        """Learn who it is, and have the kernel find out when it is gone."""
-        try:
-            set_socket_options(stream.socket, self._settings.limits.write_seconds)
-            host, port = stream.socket.getpeername()[:2]
-        except OSError:  # it is gone already
-            return Peer()
-        return Peer(host, port)
 
 
 def _explain(error: OSError, host: str, port: int) -> str:

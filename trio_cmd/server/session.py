@@ -14,13 +14,23 @@ from dataclasses import dataclass
 
 import trio
 
-from trio_cmd.commands import Answer, Surroundings, Work
-from trio_cmd.errors import BadEncoding, Busy, CommandFailed, LineTooLong, Stopping, UnknownCommand
+from trio_cmd.commands import Command, Work
+from trio_cmd.errors import (
+    BadEncoding,
+    Busy,
+    ClientFault,
+    CommandFailed,
+    LineTooLong,
+    NotAllowed,
+    Stopping,
+    UnknownCommand,
+)
 from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, Sink
 from trio_cmd.server.deadlines import Clock
 from trio_cmd.server.following import StreamedAnswer
 from trio_cmd.server.hangups import Hangups
+from trio_cmd.server.identity import ClientIdentity
 from trio_cmd.server.replies import Budget, ReplyQueue, Slot
 from trio_cmd.server.sending import Sender
 from trio_cmd.server.trail import Asked, Trail
@@ -48,6 +58,8 @@ LINGER_SECONDS = 2.0
 STOPPING_LINGER_SECONDS = 0.5
 # How often a client that waits for room in the record looks again.
 RECORD_POLL_SECONDS = 0.005
+# A person does not make so many before reading the manual, a program never stops by itself.
+MAX_ERRORS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,6 @@ class Shared:
 
     Attributes:
         limits: what a client may take.
-        surroundings: what commands need.
         sink: where records go; clients wait for it.
         hangups: watches connections nobody reads from.
         budget: of all unwritten answers.
@@ -64,7 +75,6 @@ class Shared:
     """
 
     limits: Limits
-    surroundings: Surroundings
     sink: Sink
     hangups: Hangups
     budget: Budget
@@ -99,12 +109,14 @@ class Session:
         stream: the client's; the caller closes it.
         log: records what happens, bound to this connection.
         shared: what all sessions have in common.
-        address: where the client is.
+        identity: who the client is, and what it may ask.
     """
 
     __slots__ = (
         "_change",
+        "_errors",
         "_form",
+        "_identity",
         "_is_ended",
         "_is_held",
         "_is_reading",
@@ -118,15 +130,16 @@ class Session:
         "_stream",
         "_trail",
         "_workers",
-        "address",
         "bytes_in",
         "reason",
         "requests",
     )
 
-    def __init__(self, stream: ClientStream, log: EventLogger, shared: Shared, address: str = "") -> None:
+    def __init__(
+        self, stream: ClientStream, log: EventLogger, shared: Shared, identity: ClientIdentity
+    ) -> None:
         limits = shared.limits
-        self.address = address
+        self._identity = identity
         self._stream = stream
         self._shared = shared
         self._trail = Trail(log, shared.outcomes)
@@ -142,9 +155,15 @@ class Session:
         self._is_held = False  # the server does not read for now
         self._is_ended = False  # the client's end of input was read
         self._is_stopping = False  # the server stops, perhaps after the client's end of input
+        self._errors = 0  # that the client could have known of
         self.reason: str | None = None
         self.bytes_in = 0
         self.requests = 0
+
+    @property
+    def address(self) -> str:
+        """Where the client is."""
+        return str(self._identity.visitor.address)
 
     @property
     def bytes_out(self) -> int:
@@ -289,13 +308,11 @@ class Session:
         if request is None:
             return
         asked = self._note(request, escape(line))
-        command = self._shared.surroundings.commands.get(request.name)
+        command = self._identity.surroundings.commands.get(request.name)
         if command is not None and command.work is not None:
             self._begin_work(command.work, asked)
-        elif command is not None and command.answer is not None:
-            self._answer(asked, self._ask(command.answer, request))
         else:
-            self._answer(asked, Reply(error=UnknownCommand()))
+            self._answer(asked, self._ask(command, request))
 
     # Answering
 
@@ -308,10 +325,15 @@ class Session:
     def _answer_unread(self, error: CommandFailed, line: str) -> None:
         self._answer(self._note(None, line), Reply(error=error))
 
-    def _ask(self, answer: Answer, request: Request) -> Reply:
-        """Get the answer of a quick command."""
+    def _ask(self, command: Command | None, request: Request) -> Reply:
+        """Get the answer of a quick command, or of none."""
         try:
-            return answer(request.argument, self._shared.surroundings)
+            if command is not None and command.answer is not None:
+                return command.answer(request.argument, self._identity.surroundings)
+            if command is not None and command.identify is not None:
+                return command.identify(request.argument, self._identity)
+            exists = self._identity.exists(request.name)
+            return Reply(error=NotAllowed(request.name) if exists else UnknownCommand())
         except CommandFailed as error:
             return Reply(error=error)
         except Exception as error:  # the first net: a fault in a command costs one answer
@@ -324,6 +346,17 @@ class Session:
         self._form = reply.form or self._form
         if reply.closes:
             self._end("exit")
+        elif reply.error is not None:
+            self._count(reply.error)
+
+    def _count(self, error: CommandFailed) -> None:
+        """End the conversation of a client that goes on asking what has no answer."""
+        if isinstance(error, ClientFault):
+            self._errors += 1
+            if self._identity.is_suspect():
+                self._end("bad-token")
+            elif self._errors >= MAX_ERRORS:
+                self._end("too-many-errors")
 
     def _begin_work(self, work: Work, asked: Asked) -> None:
         if self._workers is None:
@@ -348,13 +381,15 @@ class Session:
         self._replies.finish(job.slot, answer)
         self._sender.flush(self._nursery)
         self._changed()
+        if reply.error is not None:
+            self._count(reply.error)
 
     async def _work(self, job: Job, waiting: Waiting) -> Reply:
         assert job.asked.request is not None
         if self._shared.budget.is_spent():  # asked when its turn has come: it may have waited long
             return Reply(error=Busy("too many answers wait for their readers"))
         try:
-            return await job.work(job.asked.request.argument, self._shared.surroundings, waiting)
+            return await job.work(job.asked.request.argument, self._identity.surroundings, waiting)
         except CommandFailed as error:
             return Reply(error=error)
 
@@ -420,7 +455,7 @@ class Session:
         limits = self._shared.limits
         assert self.reason is not None
         seconds = {"idle": limits.idle_seconds, "slow-line": limits.request_seconds}.get(self.reason, 0)
-        notice = format_notice(self.reason, self._form, seconds)
+        notice = format_notice(self.reason, self._form, seconds=seconds)
         if notice:
             self._replies.add(notice)
             self._sender.flush(self._nursery)

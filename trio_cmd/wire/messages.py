@@ -41,6 +41,9 @@ NOTICES: Mapping[str, str] = {
     "idle": "Idle for {seconds:g} s. bye !",
     "slow-line": "Line not finished in {seconds:g} s. bye !",
     "too-many-clients": "Too many connections. bye !",
+    "not-allowed": "Not allowed from {address}. bye !",
+    "too-many-errors": "Too many errors. bye !",
+    "bad-token": "Too many wrong tokens. bye !",
     "stopping": "Server is stopping. bye !",
     "crashed": "An error occured : internal error",
 }
@@ -184,12 +187,18 @@ def format_streamed(
     return b"".join(events)
 
 
-def format_notice(reason: str, form: Form, seconds: float = 0) -> bytes:
-    """Write what is said last for the reason a connection ends; empty where nothing is."""
+def format_notice(reason: str, form: Form, **values: object) -> bytes:
+    """Write what is said last for the reason a connection ends; empty where nothing is.
+
+    Args:
+        reason: see ``NOTICES``.
+        form: ``text`` or ``json``.
+        values: what the notice names: ``seconds``, ``address``.
+    """
     template = NOTICES.get(reason)
     if template is None:
         return b""
-    message = template.format(seconds=seconds)
+    message = template.format(**values)
     if form == "json":
         return _encode({"event": "bye", "reason": reason, "message": message})
     return (message + "\n").encode() if message else b""

@@ -1,0 +1,72 @@
+"""Who one client is: its address, its certificate and its tokens enter, what it may ask leaves."""
+
+from dataclasses import replace
+
+from trio_cmd.commands import Surroundings
+from trio_cmd.errors import BadToken
+from trio_cmd.server.access import Access, Visitor, allowed
+from trio_cmd.settings import Grant
+from trio_cmd.tokens import digest_token
+
+__all__ = ["ClientIdentity", "Tables"]
+
+# Who mistypes does so once or twice.
+MAX_WRONG_TOKENS = 3
+
+
+class Tables:
+    """What commands need, with only the commands that are allowed: one for each set of grants.
+
+    Args:
+        whole: with all commands there are.
+    """
+
+    def __init__(self, whole: Surroundings) -> None:
+        self.whole = whole
+        self._made: dict[tuple[Grant, ...], Surroundings] = {}
+
+    def of(self, grants: tuple[Grant, ...]) -> Surroundings:
+        """Give the surroundings of whoever holds these grants; the same object each time."""
+        made = self._made.get(grants)
+        if made is None:
+            made = replace(self.whole, commands=allowed(grants, self.whole.commands))
+            self._made[grants] = made
+        return made
+
+
+class ClientIdentity:
+    """See ``commands.Identity``.
+
+    Args:
+        visitor: who it is, without its tokens.
+        access: the grants.
+        tables: what commands need.
+    """
+
+    __slots__ = ("_access", "_digests", "_tables", "surroundings", "visitor", "wrong_tokens")
+
+    def __init__(self, visitor: Visitor, access: Access, tables: Tables) -> None:
+        self.visitor = visitor
+        self._access = access
+        self._tables = tables
+        self._digests: tuple[str, ...] = ()  # of the tokens that were right
+        self.wrong_tokens = 0
+        self.surroundings = tables.of(access.held(visitor))
+
+    def present(self, token: bytes) -> str:
+        """Show a token; see ``commands.Identity``."""
+        grant = self._access.find_token(self.visitor, token)
+        if grant is None:
+            self.wrong_tokens += 1
+            raise BadToken
+        self._digests = (*self._digests, digest_token(token))
+        self.surroundings = self._tables.of(self._access.held(self.visitor, self._digests))
+        return grant.name
+
+    def is_suspect(self) -> bool:
+        """Tell whether it has shown too many wrong tokens."""
+        return self.wrong_tokens >= MAX_WRONG_TOKENS
+
+    def exists(self, name: bytes) -> bool:
+        """Tell whether there is such a command, allowed or not."""
+        return name in self._tables.whole.commands

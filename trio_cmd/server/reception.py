@@ -1,0 +1,178 @@
+"""One connection from its acceptance to its end: refused, or let into a conversation; both recorded."""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from trio_cmd.addresses import Address, parse_address
+from trio_cmd.records import EventLogger, events
+from trio_cmd.records.events import lost_event, record_fault
+from trio_cmd.server.access import Access, Visitor
+from trio_cmd.server.admission import Admission
+from trio_cmd.server.deadlines import Sweeper
+from trio_cmd.server.identity import ClientIdentity, Tables
+from trio_cmd.server.session import Session, Shared
+from trio_cmd.wire.messages import NOTICES
+from trio_cmd.wire.stream import ClientStream, SocketStream, set_socket_options
+
+__all__ = ["SYSTEM", "Peer", "Reception"]
+
+SYSTEM = "trio_cmd.Server"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection; of one that was gone before it was looked at, nothing is known."""
+
+    host: str = "unknown"
+    port: int = 0
+
+    def address(self) -> Address | None:
+        """Where it is."""
+        return None if self == Peer() else parse_address(self.host)
+
+    def fields(self) -> dict[str, Any]:
+        """Say in a record who it is."""
+        return {"client": self.host, "port": self.port}
+
+
+class Visit:
+    """What the record says at the end of a connection."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.began = time.monotonic()
+        self.requests = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def record(self, log: EventLogger) -> None:
+        """Record the end."""
+        level, why = lost_event(self.reason or "crashed")
+        log.record(
+            events.CLIENT_LOST,
+            level,
+            why=why,
+            reason=self.reason or "crashed",
+            seconds=round(time.monotonic() - self.began, 6),
+            requests=self.requests,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+        )
+
+
+class Reception:
+    """Receives connections.
+
+    Args:
+        shared: what all sessions have in common.
+        log: records what happens.
+        access: who may connect.
+        tables: what each may ask.
+        admission: the places for clients.
+        sweeper: keeps their deadlines.
+        is_stopping: tells whether the server stops.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        log: EventLogger,
+        access: Access,
+        tables: Tables,
+        admission: Admission,
+        sweeper: Sweeper,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._shared = shared
+        self._log = log
+        self._access = access
+        self._tables = tables
+        self._admission = admission
+        self._sweeper = sweeper
+        self._is_stopping = is_stopping
+        self._numbers = itertools.count()
+        self.sessions: dict[Session, None] = {}
+
+    async def handle(self, socket_stream: trio.SocketStream) -> None:
+        """Serve one connection.
+
+        Cancel: the connection is closed, its place free, its end recorded.
+        """
+        stream = SocketStream(socket_stream)
+        number, peer = next(self._numbers), self._look_at(socket_stream)
+        log = self._log.bind(system=SYSTEM, connection=number, **peer.fields())
+        try:
+            async with stream:
+                log.record(events.CLIENT_CONNECTED)
+                await self._receive(stream, peer, log, log.bind(system=f"CmdProtocol,{number},{peer.host}"))
+        except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
+            record_fault(log, errors)
+
+    async def _receive(
+        self, stream: ClientStream, peer: Peer, log: EventLogger, own_log: EventLogger
+    ) -> None:
+        """Refuse a client or let it in, and record its end."""
+        visit = Visit()
+        address = peer.address()
+        try:
+            reason = self._judge(visit, address)
+            if reason is None:
+                await self._admit(stream, Visitor(address), own_log, visit)
+            else:
+                visit.reason = reason
+                await self._refuse(stream, peer, log, visit)
+        except trio.BrokenResourceError:
+            visit.reason = "reset"  # a refused client that did not wait for its answer
+        finally:
+            visit.record(own_log)
+
+    def _judge(self, visit: Visit, address: Address | None) -> str | None:
+        """Give a client a place, or tell why it gets none."""
+        if address is None:
+            return "reset"
+        if not self._access.is_admissible(address):
+            self._admission.refused += 1
+            return "not-allowed"
+        return None if self._admission.try_admit(visit) else "too-many-clients"
+
+    async def _refuse(self, stream: ClientStream, peer: Peer, log: EventLogger, visit: Visit) -> None:
+        notice = NOTICES.get(visit.reason or "")
+        if notice is None or visit.reason is None:
+            await trio.lowlevel.checkpoint()
+            return
+        log.record(events.CLIENT_REFUSED, reason=visit.reason, notice=notice.format(address=peer.host))
+        visit.bytes_out = await self._admission.refuse(stream, visit.reason, peer.host)
+
+    async def _admit(self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit) -> None:
+        try:
+            identity = ClientIdentity(visitor, self._access, self._tables)
+            await self._converse(Session(stream, log, self._shared, identity), visit)
+        finally:
+            self._admission.leave(visit)
+
+    async def _converse(self, session: Session, visit: Visit) -> None:
+        self.sessions[session] = None
+        self._sweeper.watch(session)
+        try:
+            if self._is_stopping():  # accepted in the moment of stopping
+                session.stop()
+            await session.run()
+        finally:
+            self._sweeper.forget(session)
+            del self.sessions[session]
+            visit.reason, visit.requests = session.reason, session.requests
+            visit.bytes_in, visit.bytes_out = session.bytes_in, session.bytes_out
+
+    def _look_at(self, stream: trio.SocketStream) -> Peer:
+        """Learn who it is, and have the kernel find out when it is gone."""
+        try:
+            set_socket_options(stream.socket, self._shared.limits.write_seconds)
+            host, port = stream.socket.getpeername()[:2]
+        except OSError:  # it is gone already
+            return Peer()
+        return Peer(host, port)
