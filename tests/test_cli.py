@@ -103,6 +103,22 @@ def test_every_fault_gets_its_line_on_standard_error(write_settings: WriteSettin
     )
 
 
+@pytest.mark.parametrize("is_root", [True, False])
+def test_root_is_not_exposed_unless_that_is_said(
+    is_root: bool, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Whoever runs a service as root by habit does not show every file to a network."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if is_root else 1000)
+    exposed = ["--check-config", "--host", "*", "--allow", "10.0.0.0/8", "--root", "/tmp"]
+    local = ["--check-config", "--host", "127.0.0.1", "--root", "/tmp"]
+    code = main(exposed, {})
+    said = "server.host: * can be reached from other hosts, and this is root"
+    remedy = "start as another user, or say --allow-root"
+    assert (code, capsys.readouterr().err) == ((78, f"{said}; {remedy}\n") if is_root else (0, ""))
+    assert main([*exposed, "--allow-root"], {}) == 0
+    assert main(local, {}) == 0
+
+
 def test_faults_stop_a_start_as_they_stop_a_check(capsys: Capture) -> None:
     """A server never runs with settings other than those that were given."""
     assert main(["--port", "70000"], {}) == EXIT_SETTINGS

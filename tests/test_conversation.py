@@ -16,7 +16,10 @@ from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
 from trio_cmd.work.sharing import Sharing
 
-NAMES = "lastlog follow comphash verify help ping status format auth exit quit".split()
+NAMES = [
+    *("lastlog", "follow", "comphash", "verify"),
+    *("help", "ping", "status", "format", "auth", "exit", "quit"),
+]
 
 
 @contextmanager

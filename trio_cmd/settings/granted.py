@@ -72,6 +72,8 @@ def _convert_grant(path: str, table: Any, faults: list[str]) -> dict[str, Any]:
 
 
 _EXPECTED = {
+    "addresses": "expected a list of networks",
+    "commands": 'expected a list of commands, or ["*"]',
     "name": "expected a name of a-z, 0-9 and -, beginning with a letter, at most 32",
     "token_sha256": "expected the 64 hex digits that `trio-cmd token NAME` prints",
 }
