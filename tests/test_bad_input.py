@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from conftest import StartProgram
-from program import PATIENCE_SECONDS, Program, iter_pieces, read_all, reset, wait_until
+from program import PATIENCE_SECONDS, Program, free_port, iter_pieces, read_all, reset, wait_until
 
 WriteSettings = Callable[[str], str]
 
@@ -476,11 +476,6 @@ def fill(pipe: int) -> None:
             pass
     except BlockingIOError:
         os.set_blocking(pipe, True)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def ask_at(port: int, data: bytes) -> bytes:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from conftest import StartProgram
-from program import PATIENCE_SECONDS, Program, read_all, wait_until
+from program import PATIENCE_SECONDS, Program, free_port, read_all, wait_until
 
 WriteSettings = Callable[[str], str]
 
@@ -58,11 +58,6 @@ def site(folder: Path, code: str) -> dict[str, str]:
     (folder / "sitecustomize.py").write_text(code)
     paths = filter(None, [str(folder), os.environ.get("PYTHONPATH")])
     return {"PYTHONPATH": os.pathsep.join(paths)}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def connect_at(port: int) -> socket.socket:
