@@ -1,10 +1,12 @@
 """The command line, called in this process."""
 
+import hashlib
 import json
 import os
 import signal
 import socket
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from trio_cmd.records import EventLogger, make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.server import signals
 from trio_cmd.server.signals import EXIT_CRASHED, note_signals
+from trio_cmd.tokens import is_token
 
 WriteSettings = Callable[[str], str]
 Capture = pytest.CaptureFixture[str]
+TOKEN = "tcmd_" + "S3cret_-" * 5 + "abc"
 
 
 class ListSink:
@@ -163,6 +167,72 @@ def test_complaints_to_nobody_are_not_made_elsewhere(
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["--port", "x"], {}) == EXIT_SETTINGS
     assert capsys.readouterr().out == ""
+
+
+# Tokens
+
+
+def test_a_token_is_printed_once_with_the_grant_that_holds_its_digest(capfd: Capture) -> None:
+    """The operator gives the first line away and pastes the rest; the server never has the token."""
+    assert main(["token", "monitoring"], {}) == EXIT_OK
+    out, err = capfd.readouterr()
+    token, _, grant = out.partition("\n")
+    assert is_token(token.encode())
+    assert token not in grant
+    assert tomllib.loads(grant)["grants"] == [
+        {
+            "name": "monitoring",
+            "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
+            "commands": ["ping", "status", "lastlog"],
+        }
+    ]
+    assert err == ""
+
+
+def test_all_that_was_printed_is_no_settings_file(capfd: Capture) -> None:
+    """Whoever appends it whole is told at the next start, and the token does not stay there unseen."""
+    main(["token", "x"], {})
+    with pytest.raises(tomllib.TOMLDecodeError):
+        tomllib.loads(capfd.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "argv", [["token"], ["token", "Big"], ["token", "a" * 33], ["token", "a", "b"], ["token", ""]]
+)
+def test_a_token_needs_the_name_of_its_grant(argv: list[str], capfd: Capture) -> None:
+    """The welcome and the record call the client by it."""
+    with pytest.raises(SystemExit) as caught:
+        main(argv, {})
+    assert caught.value.code == EXIT_USAGE
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("usage: trio-cmd token ")
+    assert err.count("\n") == 2
+
+
+def test_a_token_that_cannot_be_printed_is_told(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+    """A grant is not put into the settings for a token that nobody has seen."""
+    with open("/dev/full", "wb") as full:
+        monkeypatch.setattr(cli, "STANDARD_OUTPUT", full.fileno())
+        assert main(["token", "x"], {}) == EXIT_CRASHED
+    told = "trio-cmd: the token cannot be printed: No space left on device; make another\n"
+    assert capfd.readouterr() == ("", told)
+
+
+@pytest.mark.parametrize(
+    "argv", [["--port", TOKEN], [TOKEN], [f"--{TOKEN}"], ["token", TOKEN], ["--log", TOKEN]]
+)
+def test_a_token_typed_in_the_wrong_place_is_not_shown(argv: list[str], capfd: Capture) -> None:
+    """What is wrong is told, and may be pasted into a ticket."""
+    code: object
+    try:
+        code = main(argv, {})
+    except SystemExit as leaving:
+        code = leaving.code
+    assert code in {EXIT_USAGE, EXIT_SETTINGS}
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "S3cret" not in err
 
 
 # Where the settings file is

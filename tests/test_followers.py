@@ -162,6 +162,22 @@ async def test_child_that_ends_later_is_told_after_what_it_printed(log_file: Pat
     assert reply.record == {"log": "app", "lines": 2, "skipped": 0}
 
 
+@pytest.mark.parametrize("before", [4000, 4050, 4075, 4090, 4200])
+async def test_no_piece_of_a_token_is_told_of_a_long_last_word(
+    before: int, log_file: Path, fake: FakeProgram
+) -> None:
+    """An error that is cut for its length does not give away what it was cut in."""
+    words = f"one\\n\\n{'x ' * (before // 2)}tcmd_{'S3cret_-' * 6} more"
+    fake("tail", f"#!/bin/sh\nprintf '{words}' >&2; sleep 0.05; echo >&2\necho >&2\nexit 3\n")
+    feed = Feed()
+    async with following(Log(file=str(log_file)), feed):
+        await take(feed)
+    assert feed.error is not None
+    assert feed.error.message.startswith("tail exited with status 3: x x x")
+    assert len(feed.error.message) < 4200
+    assert "S3c" not in feed.error.message
+
+
 async def test_child_that_cannot_be_started_is_told(log_file: Path, fake: FakeProgram) -> None:
     """The operator reads why, not the name of an inner step."""
     fake("tail", "\1\2\3")

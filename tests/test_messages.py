@@ -175,6 +175,14 @@ def test_json_names_a_command_as_sent_but_not_endlessly() -> None:
     assert as_json(Reply(error=BadEncoding()), None)["command"] is None
 
 
+@pytest.mark.parametrize("before", [0, 40, 50, 58, 62, 64])
+def test_json_shows_no_piece_of_a_token_where_a_name_is_cut(before: int) -> None:
+    """A token pasted in the place of a command is hidden also where only its beginning would fit."""
+    name = b"x" * before + b"tcmd_" + b"S3cret_-" * 6
+    shown = as_json(Reply(error=UnknownCommand()), name)["command"]
+    assert shown == ("x" * before + "tcmd_***")[:64]
+
+
 def test_json_of_exit_is_only_its_notice() -> None:
     """The last object of a conversation says that it ended."""
     assert format_reply(Reply(closes=True), "json", 1, b"exit", 0.0) == b""

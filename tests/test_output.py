@@ -65,3 +65,13 @@ async def test_a_hostile_line_without_an_end_lets_others_run() -> None:
         nursery.cancel_scope.cancel()
     assert lines == ["\\x01" * 1_000_000]
     assert turns >= 10
+
+
+@given(st.integers(0, 90), st.integers(1, 60))
+def test_a_token_across_a_cut_is_hidden(before: int, size: int) -> None:
+    """Where a long line is cut says nothing of a token in it."""
+    token = b"tcmd_" + b"Aa0_-" * 9
+    data = b"x" * before + b" " + token + b" y"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_ESCAPE_BYTES", size + 3)
+        assert trio.run(escape_in_pieces, data) == ["x" * before + " tcmd_*** y"]

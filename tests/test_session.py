@@ -502,3 +502,35 @@ async def test_the_record_says_whether_an_answer_was_shared(autojump_clock: Mock
         ]
         keys = list(c.sink.actions("command-completed")[-1])
         assert keys.index("bytes") + 1 == keys.index("shared")
+
+
+@pytest.mark.parametrize(
+    "line", [b"auth hunter2", b" auth\thunter2", b"AUTH hunter2", b"auth hunter2\x01", b"auth\0hunter2"]
+)
+async def test_what_follows_auth_is_not_recorded(autojump_clock: MockClock, line: bytes) -> None:
+    """A password sent in the place of a token is in no log, however the line was written."""
+    async with conversing() as talk:
+        await talk.say(b"format json\n" + line + b"\nping\n")
+    received, completed = (talk.sink.actions(f"command-{what}") for what in ("received", "completed"))
+    assert received[1]["event"] == "Cmd received from 127.0.0.1 : auth ***"
+    assert completed[1]["event"] == "Cmd completed for 127.0.0.1 : auth ***"
+    assert received[2]["command"] == "ping"
+    assert "hunter2" not in str(talk.sink.records)
+
+
+async def test_a_fault_in_auth_quotes_nothing(autojump_clock: MockClock) -> None:
+    """Where the fault is can be found; what the client sent cannot."""
+
+    def answer(argument: bytes, surroundings: Surroundings) -> Reply:
+        raise LookupError(argument)
+
+    async def work(argument: bytes, surroundings: Surroundings, asker: Asker) -> Reply:
+        await trio.lowlevel.checkpoint()
+        raise LookupError(argument)
+
+    for row in (Command("auth", "", "", answer=answer), Command("auth", "", "", work=work)):
+        async with conversing(more_commands={b"auth": row}) as talk:
+            assert await talk.say(b"auth hunter2\n") == b"An error occured : internal error\n"
+        (crashed,) = talk.sink.actions("handler-crashed")
+        assert "raise LookupError(argument)\nLookupError" in crashed["exception"]
+        assert "hunter2" not in str(talk.sink.records)

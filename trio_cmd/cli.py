@@ -7,12 +7,14 @@ import os
 import select
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import trio
 
 from trio_cmd import __version__
 from trio_cmd.commands import COMMANDS
 from trio_cmd.errors import ListenError, SettingsError
+from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, events, open_records
 from trio_cmd.records.events import record_fault
 from trio_cmd.records.stdlib import route_stdlib
@@ -22,6 +24,7 @@ from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, note_signals, ob
 from trio_cmd.settings import (
     DEFAULT_PATH,
     FLAGS,
+    NAME,
     Settings,
     from_allow_flags,
     from_environment,
@@ -31,6 +34,7 @@ from trio_cmd.settings import (
     load,
     read_file,
 )
+from trio_cmd.tokens import digest_token, make_token, redact
 from trio_cmd.work.roots import Roots
 
 __all__ = ["main"]
@@ -51,6 +55,19 @@ _HELP = {
 }
 _REPEATED = ("root",)
 
+# The token stands alone before what is put into a file: added to one whole, it is a fault of TOML at once.
+_NEW_GRANT = """\
+{token}
+
+# The token above is shown only this once: give it to the client, which sends it behind "auth".
+# The grant below holds its digest and belongs into the settings, {path} or the file of --config.
+[[grants]]
+name = "{name}"
+token_sha256 = "{digest}"
+# addresses = ["10.0.0.0/8"]  # without them: loopback and the unix socket only
+commands = ["ping", "status", "lastlog"]  # or ["*"]: all
+"""
+
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run the program.
@@ -63,7 +80,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         The exit code: 0 ok, 2 usage, 78 settings, 71 cannot listen, 70 crashed.
     """
     closed = hold_standard_descriptors()
-    args = _parser().parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["token"]:
+        return _show_new_token(_token_parser().parse_args(arguments[1:]).name)
+    args = _parser().parse_args(arguments)
     try:
         settings = _load_settings(args, environ)
         roots = Roots(settings.comphash.roots)
@@ -79,10 +99,18 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         return _serve(settings, roots)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are safe to show: what was typed wrongly may be a token."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escape(message))
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="trio-cmd",
         description="A small, read-only, auditable window into a host, over a socket.",
+        epilog="trio-cmd token NAME makes a token, and prints it with the grant for the settings.",
         allow_abbrev=False,
     )
     for flag, (metavar, text) in _HELP.items():
@@ -107,6 +135,36 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--check-config", action="store_true", help="check the settings and leave")
     parser.add_argument("--version", action="version", version=f"trio-cmd {__version__}")
     return parser
+
+
+def _token_parser() -> _Parser:
+    parser = _Parser(
+        prog="trio-cmd token",
+        description="Make a token; print it, and the grant for the settings that holds its digest.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "name", metavar="NAME", type=_grant_name, help="of the grant: a-z, 0-9 and -, at most 32"
+    )
+    return parser
+
+
+def _grant_name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError("expected a-z, 0-9 and -, beginning with a letter, at most 32")
+    return text
+
+
+def _show_new_token(name: str) -> int:
+    """Make a token and print it with its grant; returns the exit code."""
+    token = make_token()
+    digest = digest_token(token.encode())
+    text = _NEW_GRANT.format(token=token, path=DEFAULT_PATH, name=name, digest=digest)
+    try:
+        os.write(STANDARD_OUTPUT, text.encode())  # not buffered: no copy stays, and a full disk is told
+    except OSError as error:
+        return _complain(EXIT_CRASHED, f"the token cannot be printed: {error.strerror}; make another")
+    return EXIT_OK
 
 
 def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
@@ -206,5 +264,5 @@ def _say(code: int, *lines: str) -> int:
     """Write to standard error, unless nobody reads there; returns the exit code."""
     if sys.stderr is not None and select.select([], [STANDARD_ERROR], [], 0)[1]:
         with contextlib.suppress(OSError):  # its reader is gone
-            print(*lines, sep="\n", file=sys.stderr)
+            print(*map(redact, lines), sep="\n", file=sys.stderr)
     return code

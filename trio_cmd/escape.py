@@ -3,10 +3,13 @@ r"""Text made safe to show: bytes or text enter, text without control characters
 Clients, log files and settings hold bytes that a terminal or a log reader would act on.
 Everything shown to a client and everything recorded goes through here, so that there is one
 rule for all: a tab stays; other control characters, the Unicode characters that break lines or
-turn the direction of writing, and every byte that is not UTF-8 become ``\xNN`` or ``\uNNNN``.
+turn the direction of writing, and every byte that is not UTF-8 become ``\xNN`` or ``\uNNNN``;
+and what looks like a token becomes ``tcmd_***``.
 """
 
 from collections.abc import Mapping
+
+from trio_cmd.tokens import PREFIX, redact
 
 __all__ = ["escape", "escape_lines", "quote"]
 
@@ -32,10 +35,15 @@ def _decode(data: bytes | str) -> str:
 
 
 def escape(data: bytes | str) -> str:
-    """Make one line of text safe to show; a line feed in it is escaped too."""
+    """Make one line of text safe to show; a line feed in it is escaped too.
+
+    Cut it afterwards, or redact it before: a piece of a token is not known for one.
+    """
     text = _decode(data)
     # Nothing unsafe is printable, and to ask this is ten times cheaper than to look at each character.
-    return text if text.isprintable() else text.translate(_UNSAFE)
+    if not text.isprintable():
+        text = text.translate(_UNSAFE)
+    return redact(text) if PREFIX in text else text
 
 
 def escape_lines(data: bytes | str) -> list[str]:
@@ -43,6 +51,8 @@ def escape_lines(data: bytes | str) -> list[str]:
     text = _decode(data)
     if not text.replace("\n", "").replace("\t", "").isprintable():
         text = text.translate(_UNSAFE_BUT_LINE_FEED)
+    if PREFIX in text:
+        text = redact(text)
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()

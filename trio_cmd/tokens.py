@@ -14,7 +14,7 @@ from typing import AnyStr
 
 __all__ = [
     "AUTH_SHOWN",
-    "TOKEN_BEGIN",
+    "PREFIX",
     "TOKEN_CHARACTERS",
     "digest_token",
     "find_matches",
@@ -24,7 +24,7 @@ __all__ = [
     "redact",
 ]
 
-TOKEN_BEGIN = "tcmd_"  # noqa: S105 - the beginning of every token is no secret
+PREFIX = "tcmd_"
 TOKEN_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 _RANDOM_BYTES = 32
 _TOKEN = re.compile(rb"tcmd_[A-Za-z0-9_-]{43}")
@@ -44,7 +44,7 @@ _AUTH_FIRST_BYTES = frozenset((b"a", b"A", b"\x7f", *(bytes([byte]) for byte in 
 
 def make_token() -> str:
     """Make a token that nobody can guess."""
-    return TOKEN_BEGIN + base64.urlsafe_b64encode(secrets.token_bytes(_RANDOM_BYTES)).decode().rstrip("=")
+    return PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(_RANDOM_BYTES)).decode().rstrip("=")
 
 
 def is_token(data: bytes) -> bool:

@@ -11,7 +11,7 @@ import structlog
 
 from trio_cmd.escape import escape_lines
 
-__all__ = ["EVENTS", "Event", "EventLogger", "lost_event", "record_fault"]
+__all__ = ["EVENTS", "Event", "EventLogger", "lost_event", "record_fault", "record_quiet_fault"]
 
 Level = Literal["info", "warning", "error"]
 
@@ -92,6 +92,17 @@ def record_fault(log: "EventLogger", error: BaseException) -> None:
     """Record a fault of this program with its traceback."""
     lines = escape_lines("".join(traceback.format_exception(error)))
     log.record(HANDLER_CRASHED, exception="\n".join(lines))
+
+
+def record_quiet_fault(log: "EventLogger", error: BaseException) -> None:
+    """Record where a fault was and of what kind, and not what it says: that may quote a secret."""
+    log.record(HANDLER_CRASHED, exception="\n".join(escape_lines(_place(error))))
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "\n".join(map(_place, error.exceptions))
+    return "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__
 
 
 class EventLogger(structlog.BoundLoggerBase):

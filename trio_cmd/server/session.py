@@ -25,7 +25,6 @@ from trio_cmd.errors import (
     Stopping,
     UnknownCommand,
 )
-from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, Sink
 from trio_cmd.server.deadlines import Clock
 from trio_cmd.server.following import StreamedAnswer
@@ -33,7 +32,7 @@ from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import ClientIdentity
 from trio_cmd.server.replies import Budget, ReplyQueue, Slot
 from trio_cmd.server.sending import Sender
-from trio_cmd.server.trail import Asked, Trail
+from trio_cmd.server.trail import Asked, Trail, show_line
 from trio_cmd.server.workers import Job, Workers
 from trio_cmd.settings import Limits
 from trio_cmd.wire.lines import LineReader
@@ -303,11 +302,11 @@ class Session:
         try:
             request = parse_request(line)
         except BadEncoding as error:
-            self._answer_unread(error, escape(line))
+            self._answer_unread(error, show_line(line))
             return
         if request is None:
             return
-        asked = self._note(request, escape(line))
+        asked = self._note(request, show_line(line))
         command = self._identity.surroundings.commands.get(request.name)
         if command is not None and command.work is not None:
             self._begin_work(command.work, asked)
@@ -337,7 +336,7 @@ class Session:
         except CommandFailed as error:
             return Reply(error=error)
         except Exception as error:  # the first net: a fault in a command costs one answer
-            return Reply(error=self._trail.fault(error))
+            return Reply(error=self._trail.fault(error, request))
 
     def _answer(self, asked: Asked, reply: Reply) -> None:
         answer = self._trail.answered(asked, reply)
@@ -374,7 +373,7 @@ class Session:
         try:
             reply = await self._work(job, waiting)
         except* Exception as errors:  # the first net again
-            reply = Reply(error=self._trail.fault(errors))
+            reply = Reply(error=self._trail.fault(errors, job.asked.request))
         if self._unfinished().pop(job.asked, None) is None:
             return  # it was answered as the server stopped
         answer = self._trail.answered(job.asked, reply, job.slot.streamed_bytes, shared=waiting.is_shared)

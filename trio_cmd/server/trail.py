@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 from trio_cmd.errors import ClientFault, CommandFailed, Internal
 from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, events
-from trio_cmd.records.events import Level, record_fault
+from trio_cmd.records.events import Level, record_fault, record_quiet_fault
+from trio_cmd.tokens import AUTH_SHOWN, is_auth
 from trio_cmd.wire.messages import Form, Reply, Request, format_reply
 
-__all__ = ["Asked", "Trail"]
+__all__ = ["Asked", "Trail", "show_line"]
+
+_AUTH_COMMAND, _AUTH_ARGUMENTS = AUTH_SHOWN.split(" ")
 
 
 class Asked(NamedTuple):
@@ -19,7 +22,7 @@ class Asked(NamedTuple):
     Attributes:
         number: of the request in its connection, from 1.
         request: what was asked, ``None`` when it could not be read.
-        line: as sent, safe to show.
+        line: as sent, safe to record; see ``show_line``.
         form: of its answer.
         began: when the line was complete, in seconds of ``time.perf_counter``.
     """
@@ -47,7 +50,7 @@ class Trail:
 
     def received(self, asked: Asked) -> None:
         """Record that a line was received."""
-        command, arguments = _spell(asked.request)
+        command, arguments = _spell(asked)
         self._log.record(
             events.COMMAND_RECEIVED,
             request=asked.number,
@@ -82,16 +85,23 @@ class Trail:
         """Record that the asker left before the answer was ready."""
         self._completed(asked, "gone", "info", time.perf_counter() - asked.began, 0, {})
 
-    def fault(self, error: BaseException) -> Internal:
-        """Record a fault of ours with its traceback; returns what the client is told."""
-        record_fault(self._log, error)
+    def fault(self, error: BaseException, request: Request | None = None) -> Internal:
+        """Record a fault of ours with its traceback; returns what the client is told.
+
+        Args:
+            error: the fault.
+            request: what was being answered; nothing is quoted of what follows ``auth``.
+        """
+        is_secret = request is not None and is_auth(request.name)
+        record = record_quiet_fault if is_secret else record_fault
+        record(self._log, error)
         return Internal()
 
     def _completed(
         self, asked: Asked, outcome: str, level: Level, seconds: float, size: int, facts: Mapping[str, Any]
     ) -> None:
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
-        command, arguments = _spell(asked.request)
+        command, arguments = _spell(asked)
         self._log.record(
             events.COMMAND_COMPLETED,
             level,
@@ -106,9 +116,19 @@ class Trail:
         )
 
 
-def _spell(request: Request | None) -> tuple[str | None, str]:
-    """Give a request's command and arguments safe to show."""
-    return (None, "") if request is None else (escape(request.name), escape(request.argument))
+def show_line(line: bytes) -> str:
+    """Make a line safe to record: what follows ``auth`` never is, whatever it is."""
+    return AUTH_SHOWN if is_auth(line) else escape(line)
+
+
+def _spell(asked: Asked) -> tuple[str | None, str]:
+    """Give a request's command and arguments safe to record."""
+    request = asked.request
+    if request is None:
+        return None, ""
+    if asked.line == AUTH_SHOWN:
+        return _AUTH_COMMAND, _AUTH_ARGUMENTS
+    return escape(request.name), escape(request.argument)
 
 
 def _level(error: CommandFailed | None) -> Level:

@@ -13,6 +13,7 @@ import msgspec
 
 from trio_cmd.errors import BadEncoding, CommandFailed
 from trio_cmd.escape import escape
+from trio_cmd.tokens import redact
 
 __all__ = [
     "NOTICES",
@@ -146,7 +147,9 @@ def format_reply(reply: Reply, form: Form, request_id: int, name: bytes | None, 
     """
     if form == "text":
         return reply.text()
-    head = {"id": request_id, "command": None if name is None else escape(name[:MAX_NAME_BYTES])}
+    # Redacted first: of a token that is cut, a piece would be left that nobody knows for one.
+    shown = None if name is None else escape(redact(name)[:MAX_NAME_BYTES])
+    head = {"id": request_id, "command": shown}
     return _format_json(head, reply, seconds)
 
 

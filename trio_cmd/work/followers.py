@@ -17,6 +17,7 @@ import trio
 from trio_cmd.errors import Busy, CommandFailed, NotFound, ProgramFailed, Unavailable
 from trio_cmd.escape import escape
 from trio_cmd.settings import Log
+from trio_cmd.tokens import TOKEN_CHARACTERS
 from trio_cmd.work.backlog import Backlog
 from trio_cmd.work.journal import JOURNAL_PATH, check_journal, journal_arguments
 from trio_cmd.work.limiter import Limit
@@ -241,7 +242,7 @@ class _Errors:
     def read(self) -> None:
         """Read what was said by now."""
         while said := self._read_some():
-            self._said = (self._said + said)[-_SAID_BYTES:]
+            self._said = _last_line(self._said + said)
             self._feed.hold()
             self._news.set()
 
@@ -257,7 +258,9 @@ class _Errors:
         """Say why a child ended that should not have, with the last it said."""
         self.read()
         error = ProgramFailed(program, exit_status)
-        last = self._said.rstrip(b"\n").rpartition(b"\n")[2]
+        last = self._said.rstrip(b"\n")
+        if len(last) == _SAID_BYTES:  # perhaps cut in a token, whose piece would not be known for one
+            last = last.rstrip(TOKEN_CHARACTERS)
         if last:
             error.message += f": {escape(last)}"
         return error
@@ -267,6 +270,13 @@ class _Errors:
             return os.read(self._read_fd, _SAID_BYTES)
         except BlockingIOError:
             return b""
+
+
+def _last_line(said: bytes) -> bytes:
+    """Keep the beginning of the last line, and whether it has ended."""
+    line = said[said.rstrip(b"\n").rfind(b"\n") + 1 :]
+    end = b"\n" if line.endswith(b"\n") else b""
+    return line.rstrip(b"\n")[:_SAID_BYTES] + end
 
 
 def _command(log: Log) -> tuple[str, list[str]]:

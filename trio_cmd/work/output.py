@@ -4,6 +4,7 @@ import trio
 
 from trio_cmd.errors import OutputTooLong
 from trio_cmd.escape import escape_lines
+from trio_cmd.tokens import redact
 
 __all__ = ["Output", "escape_in_pieces"]
 
@@ -53,6 +54,7 @@ async def escape_in_pieces(data: bytes) -> list[str]:
 
     Cancel: nothing is left behind.
     """
+    data = redact(data)  # whole: a token across a cut would not be found
     lines: list[str] = []
     begun: list[str] = []  # the pieces of a line that is not complete yet
     start = 0
