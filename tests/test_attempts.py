@@ -37,6 +37,9 @@ class Naive:
 @given(STEPS)
 @example([(0, 0.0)] * 25)
 @example([(0, 6.0)] * 40)
+@example([(0, 7.0)] * 40)
+@example([(0, 0.0)] * 9 + [(0, 60.0), (0, 0.0)])
+@example([(0, 0.0)] * 9 + [(0, 59.9), (0, 0.1), (0, 0.0), (0, 59.9), (0, 0.0)])
 @example([(0, 0.1)] * 10 + [(0, 59.9), (0, 0.1)] + [(0, 1.0)] * 20)
 def test_who_must_wait_and_how_long_is_what_counting_by_hand_gives(steps: list[tuple[int, float]]) -> None:
     """The rule of the manual is what happens: ten within a minute, then a minute of waiting."""

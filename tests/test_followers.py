@@ -162,12 +162,14 @@ async def test_child_that_ends_later_is_told_after_what_it_printed(log_file: Pat
     assert reply.record == {"log": "app", "lines": 2, "skipped": 0}
 
 
-@pytest.mark.parametrize("before", [4000, 4050, 4075, 4090, 4200])
-async def test_no_piece_of_a_token_is_told_of_a_long_last_word(
-    before: int, log_file: Path, fake: FakeProgram
+@pytest.mark.parametrize(
+    ("before", "after"), [(4000, 1), (4050, 1), (4075, 1), (4090, 1), (4200, 1), (20, 4060), (20, 4080)]
+)
+async def test_no_piece_of_a_token_is_told_of_a_long_last_line(
+    before: int, after: int, log_file: Path, fake: FakeProgram
 ) -> None:
     """An error that is cut for its length does not give away what it was cut in."""
-    words = f"one\\n\\n{'x ' * (before // 2)}tcmd_{'S3cret_-' * 6} more"
+    words = f"one\\n\\n{'x ' * (before // 2)}tcmd_{'S3cret_-' * 6} {'y' * after}"
     fake("tail", f"#!/bin/sh\nprintf '{words}' >&2; sleep 0.05; echo >&2\necho >&2\nexit 3\n")
     feed = Feed()
     async with following(Log(file=str(log_file)), feed):
