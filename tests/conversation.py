@@ -19,6 +19,7 @@ from trio_cmd.errors import CommandFailed
 from trio_cmd.records import make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.server.access import Access, Visitor
+from trio_cmd.server.attempts import WrongTokens
 from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import ClientIdentity, Tables
@@ -155,7 +156,10 @@ class Conversation:
         self.outcomes: dict[str, int] = {}
         shared = Shared(self.limits, sink, self.hangups, self.budget, self.outcomes)
         visitor = Visitor(parse_address("127.0.0.1"))
-        self.identity = ClientIdentity(visitor, Access(grants), Tables(surroundings))
+        self.attempts = WrongTokens()
+        self.identity = ClientIdentity(
+            visitor, Access(grants), Tables(surroundings), self.attempts, trio.current_time
+        )
         log = make_logger(sink, render_json).bind(system="CmdProtocol,0,127.0.0.1", client="127.0.0.1")
         self.stream = PacedStream(server_end)
         self.session = Session(self.stream, log, shared, self.identity)

@@ -3,6 +3,7 @@
 A piece of eight characters is a hit: whatever is cut must have been hidden before.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -32,7 +33,9 @@ WriteSettings = Callable[[str], str]
 
 SECRET = b"Zq7-eKx1_Vn8RbTw3Yd5Gm0Hs6Jf2Lc9Po4UiQaXeBv"
 TOKEN = b"tcmd_" + SECRET
-PIECES = [SECRET[start : start + 8] for start in range(len(SECRET) - 7)]
+WRONG = SECRET[::-1]
+PIECES = [secret[start : start + 8] for secret in (SECRET, WRONG) for start in range(len(SECRET) - 7)]
+WORDS = {b"TOKEN": TOKEN, b"SECRET": SECRET, b"WRONG": WRONG}
 HIDDEN = b"tcmd_***"
 LONG = 65536  # bytes of a program's output that are made safe to show at one turn
 
@@ -46,7 +49,8 @@ def hits(data: bytes) -> list[bytes]:
 LINES = [
     (b"TOKEN", b"Command not found."),
     (b"x" * 50 + b"TOKEN TOKEN", b"Command not found."),
-    (b"auth TOKEN", b""),
+    (b"auth TOKEN", b"Welcome canary."),
+    (b"auth tcmd_WRONG", b"wrong token"),
     (b"auth SECRET", b""),
     (b" \tauth\tTOKENx", b""),
     (b"AUTH SECRET", b""),
@@ -115,6 +119,13 @@ class Canary:
             syslog = {{ file = "{self.log}" }}
             [comphash]
             roots = ["{folder}"]
+            [[grants]]
+            name = "local"
+            commands = ["*"]
+            [[grants]]
+            name = "canary"
+            token_sha256 = "{hashlib.sha256(TOKEN).hexdigest()}"
+            commands = ["ping"]
             [programs.say]
             argv = ["/bin/sh", "-c", "echo out $1; echo err $1 >&2; exit 3", "sh", "{{word}}"]
             arguments = {{ word = "[A-Za-z0-9_-]+" }}
@@ -154,7 +165,7 @@ class Canary:
         return b"".join(answers)
 
     def open_with(self, openings: Sequence[bytes]) -> bytes:
-        """Send each on a connection of its own and nothing more; returns all that is said until they close."""
+        """Send each on a connection of its own and nothing more; returns all that is said."""
         with ExitStack() as stack:
             clients = [stack.enter_context(self.connect()) for _ in openings]
             for client, opening in zip(clients, openings, strict=True):
@@ -177,8 +188,9 @@ class Canary:
             return bytes(heard) + read_all(client)
 
     def fill(self, line: bytes) -> bytes:
-        folder = str(self.folder).encode()
-        return line.replace(b"TOKEN", TOKEN).replace(b"SECRET", SECRET).replace(b"FOLDER", folder)
+        for word, meant in WORDS.items():
+            line = line.replace(word, meant)
+        return line.replace(b"FOLDER", str(self.folder).encode())
 
     def _append(self, data: bytes) -> None:
         with self.log.open("ab") as file:

@@ -24,7 +24,6 @@ from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, note_signals, ob
 from trio_cmd.settings import (
     DEFAULT_PATH,
     FLAGS,
-    NAME,
     Settings,
     from_allow_flags,
     from_environment,
@@ -34,6 +33,7 @@ from trio_cmd.settings import (
     load,
     read_file,
 )
+from trio_cmd.settings.values import NAME
 from trio_cmd.tokens import digest_token, make_token, redact
 from trio_cmd.work.roots import Roots
 

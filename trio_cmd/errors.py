@@ -38,6 +38,7 @@ __all__ = [
     "SettingsError",
     "Stopping",
     "TooLarge",
+    "TooManyWrongTokens",
     "Unavailable",
     "UnknownCommand",
     "from_os_error",
@@ -221,6 +222,13 @@ class Busy(OurFault):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}; try again later")
+
+
+class TooManyWrongTokens(Busy):
+    """There were so many from where this client is that for a while none is compared."""
+
+    def __init__(self, address: str, seconds: int) -> None:
+        OurFault.__init__(self, f"Too many wrong tokens from {address}, try again in {seconds} s.")
 
 
 class DeadlinePassed(OurFault):

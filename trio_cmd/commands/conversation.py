@@ -66,10 +66,11 @@ def auth(argument: bytes, identity: Identity) -> Reply:
     """Show a token, and be allowed what its grant names.
 
     Raises:
+        TooManyWrongTokens: there were so many from where the client is that nothing is looked at.
         BadArguments: it has not the form of a token; so it was not compared, nor counted.
         BadToken: it opens no grant.
-        Busy: there were too many wrong ones from where the client is.
     """
+    identity.check_attempts()
     if not is_token(argument):
         raise BadArguments("usage: auth TOKEN; a token is tcmd_ and 43 letters, digits, - or _")
     name = identity.present(argument)

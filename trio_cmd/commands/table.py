@@ -80,12 +80,18 @@ class Asker(Protocol):
 class Identity(Protocol):
     """Who a client is, as ``auth`` sees it."""
 
+    def check_attempts(self) -> None:
+        """See that a token may be shown: asked first, so that whoever must wait is told nothing else.
+
+        Raises:
+            TooManyWrongTokens: there were too many wrong ones from where the client is.
+        """
+
     def present(self, token: bytes) -> str:
         """Show a token of the right form; returns the name of the grant it opens.
 
         Raises:
             BadToken: it opens none.
-            Busy: there were too many wrong ones from where the client is.
         """
 
 

@@ -5,11 +5,11 @@ the address, the certificate, the token.  A visitor may run what any of its gran
 let in when a grant could still hold once its token is known.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from trio_cmd.addresses import Address, Network, is_local, parse_network
+from trio_cmd.addresses import Address, Network, address_key, is_local, parse_network
 from trio_cmd.settings import Grant
 from trio_cmd.tokens import find_matches
 
@@ -28,10 +28,17 @@ class Visitor:
     Attributes:
         address: where it is, ``None`` when it was gone before it was looked at.
         certificate: the names in its verified certificate: of hosts, and URIs.
+        uid: the number of its user, on the unix socket.
     """
 
     address: Address | None
     certificate: frozenset[str] = frozenset()
+    uid: int | None = None
+
+    def key(self) -> Hashable:
+        """Give what all clients have in common that one host, or one user of this host, can be."""
+        assert self.address is not None
+        return ("unix", self.uid) if self.address == "unix" else address_key(self.address)
 
 
 class _Rule:

@@ -1,10 +1,13 @@
 """Who one client is: its address, its certificate and its tokens enter, what it may ask leaves."""
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from trio_cmd.commands import Surroundings
-from trio_cmd.errors import BadToken
+from trio_cmd.errors import BadToken, TooManyWrongTokens
 from trio_cmd.server.access import Access, Visitor, allowed
+from trio_cmd.server.attempts import WrongTokens
 from trio_cmd.settings import Grant
 from trio_cmd.tokens import digest_token
 
@@ -41,23 +44,50 @@ class ClientIdentity:
         visitor: who it is, without its tokens.
         access: the grants.
         tables: what commands need.
+        attempts: the wrong tokens of all clients.
+        now: a clock that never goes back, in seconds; a parameter for the tests.
     """
 
-    __slots__ = ("_access", "_digests", "_tables", "surroundings", "visitor", "wrong_tokens")
+    __slots__ = (
+        "_access",
+        "_attempts",
+        "_digests",
+        "_now",
+        "_tables",
+        "surroundings",
+        "visitor",
+        "wrong_tokens",
+    )
 
-    def __init__(self, visitor: Visitor, access: Access, tables: Tables) -> None:
+    def __init__(
+        self,
+        visitor: Visitor,
+        access: Access,
+        tables: Tables,
+        attempts: WrongTokens,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.visitor = visitor
+        self._attempts = attempts
+        self._now = now
         self._access = access
         self._tables = tables
         self._digests: tuple[str, ...] = ()  # of the tokens that were right
         self.wrong_tokens = 0
         self.surroundings = tables.of(access.held(visitor))
 
+    def check_attempts(self) -> None:
+        """See that a token may be shown; see ``commands.Identity``."""
+        seconds = self._attempts.seconds_left(self.visitor.key(), self._now())
+        if seconds:
+            raise TooManyWrongTokens(str(self.visitor.address), seconds)
+
     def present(self, token: bytes) -> str:
         """Show a token; see ``commands.Identity``."""
         grant = self._access.find_token(self.visitor, token)
         if grant is None:
             self.wrong_tokens += 1
+            self._attempts.add(self.visitor.key(), self._now())
             raise BadToken
         self._digests = (*self._digests, digest_token(token))
         self.surroundings = self._tables.of(self._access.held(self.visitor, self._digests))

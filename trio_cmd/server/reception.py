@@ -13,6 +13,7 @@ from trio_cmd.records import EventLogger, events
 from trio_cmd.records.events import lost_event, record_fault
 from trio_cmd.server.access import Access, Visitor
 from trio_cmd.server.admission import Admission
+from trio_cmd.server.attempts import WrongTokens
 from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.server.identity import ClientIdentity, Tables
 from trio_cmd.server.session import Session, Shared
@@ -95,6 +96,7 @@ class Reception:
         self._admission = admission
         self._sweeper = sweeper
         self._is_stopping = is_stopping
+        self._attempts = WrongTokens()
         self._numbers = itertools.count()
         self.sessions: dict[Session, None] = {}
 
@@ -150,7 +152,7 @@ class Reception:
 
     async def _admit(self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit) -> None:
         try:
-            identity = ClientIdentity(visitor, self._access, self._tables)
+            identity = ClientIdentity(visitor, self._access, self._tables, self._attempts)
             await self._converse(Session(stream, log, self._shared, identity), visit)
         finally:
             self._admission.leave(visit)
