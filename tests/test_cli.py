@@ -235,6 +235,12 @@ def test_a_token_typed_in_the_wrong_place_is_not_shown(argv: list[str], capfd: C
     assert "S3cret" not in err
 
 
+def test_no_line_on_standard_error_shows_a_token(capfd: Capture) -> None:
+    """Also what a later complaint quotes is safe to paste."""
+    assert cli._complain(EXIT_CRASHED, f"cannot read {TOKEN}") == EXIT_CRASHED
+    assert capfd.readouterr() == ("", "trio-cmd: cannot read tcmd_***\n")
+
+
 # Where the settings file is
 
 
