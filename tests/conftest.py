@@ -1,5 +1,6 @@
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,6 +64,14 @@ def write_settings(tmp_path: Path) -> Callable[[str], str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def socket_path() -> Iterator[str]:
+    """A path short enough for a unix socket, in a folder that every user may look into."""
+    with tempfile.TemporaryDirectory(prefix="trio-cmd-") as folder:
+        os.chmod(folder, 0o755)
+        yield f"{folder}/socket"
 
 
 @pytest.fixture
