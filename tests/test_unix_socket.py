@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,7 +181,13 @@ def test_socket_somebody_answers_at_is_never_removed(path: str, backlog: int, wa
         other.listen(backlog)
         if waiting:
             first.connect(path)
-        assert refusal(path) == "another server answers there; stop that one"
+        socket.setdefaulttimeout(PATIENCE_SECONDS)  # who would wait for room waits no longer than this
+        began = time.monotonic()
+        try:
+            assert refusal(path) == "another server answers there; stop that one"
+        finally:
+            socket.setdefaulttimeout(None)
+        assert time.monotonic() - began < PATIENCE_SECONDS / 2
 
 
 def test_socket_of_another_kind_in_use_is_never_removed(path: str) -> None:

@@ -24,8 +24,8 @@ __all__ = ["Credentials", "peer_credentials", "unix_listener"]
 
 SOCKET_UMASK = 0o117  # leaves 0660
 LOCK_MODE = 0o600
-# O_NONBLOCK: a FIFO or a device in its place must not hold the start.
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+# O_RDWR: to open a FIFO in its place for reading only would wait for a writer.
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _BACKLOG = 65535  # the kernel cuts it to net.core.somaxconn
 _UCRED = struct.Struct("iII")  # of Linux: pid, uid, gid
 _REMOVE_UNUSED = "remove it when no server uses it"
