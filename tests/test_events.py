@@ -72,7 +72,7 @@ def test_each_row_can_be_recorded_with_its_fields(event: Event, log: EventLogger
     ("event", "values", "sentence"),
     [
         (events.LOG_OPENED, {}, "Log opened."),
-        (events.LISTENING, {"port": 9999}, "trio_cmd.Server starting on 9999"),
+        (events.LISTENING, {"where": 9999}, "trio_cmd.Server starting on 9999"),
         (events.SERVER_STARTED, {"max_clients": 3}, "Starting server <trio_cmd.Server max_clients=3>"),
         (events.CLIENT_CONNECTED, {"client": "::1"}, "Client connection from ::1"),
         (events.CLIENT_REFUSED, {"notice": "Too many connections. bye !"}, "Too many connections. bye !"),
@@ -81,7 +81,7 @@ def test_each_row_can_be_recorded_with_its_fields(event: Event, log: EventLogger
         (events.CLIENT_LOST, {"why": "Because."}, "Lost client connection. Reason: Because."),
         (events.HANDLER_CRASHED, {}, "Unhandled Error"),
         (events.EVENTS_LOST, {"lost": 3}, "3 log events lost"),
-        (events.STOPPING, {"port": 9999}, "(TCP Port 9999 Closed)"),
+        (events.STOPPING, {"closed": "(TCP Port 9999 Closed)"}, "(TCP Port 9999 Closed)"),
         (events.STOPPED, {}, "Main loop terminated."),
     ],
 )
@@ -95,7 +95,7 @@ def test_sentences_are_twisteds(
 
 def test_only_the_fields_of_the_row_are_recorded(log: EventLogger, sink: ListSink) -> None:
     """What serves only the sentence is not a field that readers come to rely on."""
-    log.record(events.LISTENING, port=9999, host="::1", color="red")
+    log.record(events.LISTENING, port=9999, where=9999, host="::1", color="red")
     assert "color" not in sink.last()
 
 

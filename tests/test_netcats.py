@@ -41,8 +41,8 @@ NETCATS = [
 HALF_CLOSING = [netcat for netcat in NETCATS if netcat.id in ("nc.openbsd -N", "ncat", "socat -t 5")]
 
 
-def converse(netcat: str, port: int, asked: bytes) -> bytes:
-    """Send through a netcat, as a shell's pipe does; returns all it printed."""
+def converse(netcat: str, port: int | str, asked: bytes) -> bytes:
+    """Send through a netcat to a port or a path, as a shell's pipe does; returns all it printed."""
     line = netcat.format(port=port)
     done = subprocess.run(["bash", "-c", line], input=asked, capture_output=True, timeout=PATIENCE_SECONDS)
     assert done.stderr == b""

@@ -59,7 +59,8 @@ def render(event: Event, text: str, how: Callable[[Mapping[str, Any], float], by
         "why": shown,
         "notice": shown,
         "text": shown,
-        "port": 9999,
+        "where": shown,
+        "closed": shown,
         "max_clients": 1,
     }
     log = make_logger(OneSink(), how, lambda: NOW)  # type: ignore[arg-type]

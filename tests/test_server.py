@@ -17,7 +17,7 @@ from trio_cmd.errors import ListenError
 from trio_cmd.records import make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.records.sink import SinkStatistics
-from trio_cmd.server import admission, reception, server
+from trio_cmd.server import admission, listeners, reception, server
 from trio_cmd.server.server import Server
 from trio_cmd.settings import Limits, ServerSettings, Settings
 from trio_cmd.wire.stream import PlainStream, SocketStream
@@ -256,7 +256,7 @@ async def test_a_port_that_is_taken_is_said_with_a_remedy() -> None:
 )
 def test_other_reasons_not_to_listen_have_their_remedies(number: int, text: str) -> None:
     """The line says what to do instead."""
-    message = server._explain(OSError(number, "no IPv6 here"), "::1", 80)
+    message = listeners._explain(OSError(number, "no IPv6 here"), "::1", 80)
     assert message.startswith("cannot listen on ::1 port 80: ")
     assert text in message
 

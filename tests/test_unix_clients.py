@@ -16,7 +16,7 @@ from program import PATIENCE_SECONDS, Program, wait_until
 from test_netcats import block, converse
 from test_server import Running, read_all, running
 from trio_cmd.errors import ListenError
-from trio_cmd.server import server
+from trio_cmd.server import reception
 from trio_cmd.settings import Limits, ServerSettings, Settings
 from trio_cmd.wire.stream import SocketStream
 
@@ -47,20 +47,20 @@ async def test_both_kinds_of_clients_are_served(socket_path: str) -> None:
             async with await connect() as client:
                 await client.send_all(b"ping\nexit\n")
                 assert await read_all(client) == b"pong\n"
-        listening = it.sink.actions("listening")
-        unix, tcp = sorted(listening, key=lambda record: record["host"] == "127.0.0.1")
+        tcp, unix = it.sink.actions("listening")
         assert (tcp["event"], tcp["port"]) == (f"trio_cmd.Server starting on {it.port}", it.port)
         assert unix["event"] == f"trio_cmd.Server starting on '{socket_path}'"
         assert (unix["host"], unix["path"]) == ("unix", socket_path)
         assert "port" not in unix
-    closed = {record["event"] for record in it.sink.actions("stopping")}
-    assert closed == {f"(TCP Port {it.port} Closed)", f"(UNIX Port '{socket_path}' Closed)"}
+    (stopping,) = it.sink.actions("stopping")
+    assert stopping["event"] == f"(TCP Port {it.port} Closed) (UNIX Port '{socket_path}' Closed)"
 
 
 async def test_server_without_tcp_has_no_port(socket_path: str) -> None:
     """With no host, who cannot reach the path cannot reach the server."""
     async with running_at(socket_path) as it:
-        assert it.port is None
+        port: object = it.port
+        assert port is None
         assert [record["host"] for record in it.sink.actions("listening")] == ["unix"]
     assert [r["event"] for r in it.sink.actions("stopping")] == [f"(UNIX Port '{socket_path}' Closed)"]
 
@@ -75,6 +75,15 @@ async def test_path_goes_when_stopping_begins(socket_path: str) -> None:
         assert not os.path.lexists(socket_path)
         async with running_at(socket_path):
             assert os.path.lexists(socket_path)
+
+
+async def test_path_goes_when_everything_is_cancelled(socket_path: str) -> None:
+    """A second signal leaves nothing behind either."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Running(settings(socket_path)).server.serve)
+        assert os.path.lexists(socket_path)
+        nursery.cancel_scope.cancel()
+    assert not os.path.lexists(socket_path)
 
 
 async def test_path_is_not_left_when_the_port_is_taken(socket_path: str) -> None:
@@ -114,7 +123,7 @@ async def test_where_the_kernel_does_not_tell_who_it_is_only_the_kind_is_recorde
     socket_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Elsewhere than on Linux the record leaves out what is not known."""
-    monkeypatch.setattr(server, "peer_credentials", lambda sock: None)
+    monkeypatch.setattr(reception, "peer_credentials", lambda sock: None)
     async with running_at(socket_path) as it, await trio.open_unix_socket(socket_path):
         (connected,) = await it.sink.wait_for("client-connected")
     assert connected["client"] == "unix"

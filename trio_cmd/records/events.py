@@ -34,7 +34,7 @@ class Event:
 
 
 LOG_OPENED = Event("log-opened", "info", "Log opened.", ("version", "pid"))
-LISTENING = Event("listening", "info", "trio_cmd.Server starting on {port}", ("host", "port"))
+LISTENING = Event("listening", "info", "trio_cmd.Server starting on {where}", ("host", "port", "path"))
 SERVER_STARTED = Event(
     "server-started",
     "info",
@@ -68,7 +68,7 @@ CLIENT_LOST = Event(
 HANDLER_CRASHED = Event("handler-crashed", "error", "Unhandled Error", ("exception",))
 EVENTS_LOST = Event("events-lost", "warning", "{lost} log events lost", ("lost",))
 MESSAGE = Event("message", "info", "{text}", ("logger", "exception"))
-STOPPING = Event("stopping", "info", "(TCP Port {port} Closed)", ("reason",))
+STOPPING = Event("stopping", "info", "{closed}", ("reason",))
 STOPPED = Event("stopped", "info", "Main loop terminated.", ("reason",))
 
 EVENTS = {event.action: event for event in list(vars().values()) if isinstance(event, Event)}

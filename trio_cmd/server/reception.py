@@ -1,6 +1,7 @@
 """One connection from its acceptance to its end: refused, or let into a conversation; both recorded."""
 
 import itertools
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from trio_cmd.server.attempts import WrongTokens
 from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.server.identity import ClientIdentity, Tables
 from trio_cmd.server.session import Session, Shared
+from trio_cmd.server.unix_socket import Credentials, peer_credentials
 from trio_cmd.wire.messages import NOTICES
 from trio_cmd.wire.stream import ClientStream, SocketStream, set_socket_options
 
@@ -31,13 +33,16 @@ class Peer:
 
     host: str = "unknown"
     port: int = 0
+    credentials: Credentials | None = None
 
     def address(self) -> Address | None:
         """Where it is."""
         return None if self == Peer() else parse_address(self.host)
 
     def fields(self) -> dict[str, Any]:
-        """Say in a record who it is."""
+        """Say in a record who it is; a client of the unix socket has no port."""
+        if self.host == "unix":
+            return {"client": self.host, **(self.credentials._asdict() if self.credentials else {})}
         return {"client": self.host, "port": self.port}
 
 
@@ -174,6 +179,8 @@ class Reception:
         """Learn who it is, and have the kernel find out when it is gone."""
         try:
             set_socket_options(stream.socket, self._shared.limits.write_seconds)
+            if stream.socket.family == socket.AF_UNIX:
+                return Peer("unix", credentials=peer_credentials(stream.socket))
             host, port = stream.socket.getpeername()[:2]
         except OSError:  # it is gone already
             return Peer()

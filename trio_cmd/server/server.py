@@ -4,7 +4,6 @@ Nurseries from the outside in: helpers > work (shared runs) > connections > list
 further in is stopped first, and finds everything it needs still there.
 """
 
-import errno
 import os
 import time
 from collections.abc import Mapping
@@ -16,7 +15,6 @@ import trio
 
 from trio_cmd.commands import COMMANDS, Surroundings
 from trio_cmd.commands.programs import program_rows
-from trio_cmd.errors import ListenError
 from trio_cmd.records import EventLogger, Sink, events
 from trio_cmd.records.events import record_fault
 from trio_cmd.server.access import Access
@@ -25,6 +23,7 @@ from trio_cmd.server.deadlines import Sweeper, tick_seconds
 from trio_cmd.server.descriptors import fit_descriptors
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import Tables
+from trio_cmd.server.listeners import Listeners
 from trio_cmd.server.reception import Reception
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.session import Shared
@@ -105,11 +104,11 @@ class Server:
         self.stop_reason: str | None = None
         self._stop_by = float("inf")
 
-    async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen and serve until ``stop``; gives the port when it listens.
+    async def serve(self, *, task_status: trio.TaskStatus[int | None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen and serve until ``stop``; gives the TCP port, if there is one, when it listens.
 
         Raises:
-            ListenError: the address cannot be listened on.
+            ListenError: the address or the path cannot be listened on.
 
         Cancel: everybody is cut at once; no task, child or descriptor is left.
         """
@@ -166,15 +165,15 @@ class Server:
         }
 
     async def _serve_clients(
-        self, helpers: trio.Nursery, connections: trio.Nursery, task_status: trio.TaskStatus[int]
+        self, helpers: trio.Nursery, connections: trio.Nursery, task_status: trio.TaskStatus[int | None]
     ) -> None:
         """Accept clients until told to stop, and begin to say goodbye to them."""
-        async with trio.open_nursery() as listeners:
-            port = await self._listen(listeners, connections)
+        listeners = Listeners(self._settings.server, self._log, self._reception.handle)
+        async with listeners.open(connections) as port:
+            self._record_start()
             task_status.started(port)
             await self._stop_event.wait()
-            listeners.cancel_scope.cancel()
-        self._log.record(events.STOPPING, port=port, reason=self.stop_reason)
+        self._log.record(events.STOPPING, closed=listeners.closed, reason=self.stop_reason)
         for session in list(self._reception.sessions):
             session.stop()
         helpers.start_soon(self._lose_patience)
@@ -185,22 +184,8 @@ class Server:
         for session in list(self._reception.sessions):
             session.cancel()
 
-    async def _listen(self, listeners: trio.Nursery, connections: trio.Nursery) -> int:
-        """Open the listeners; returns their port."""
-        host, port = self._settings.server.host, self._settings.server.port
-        serve = partial(
-            trio.serve_tcp,
-            self._reception.handle,
-            port,
-            host=None if host == "*" else host,
-            handler_nursery=connections,
-        )
-        try:
-            opened: list[trio.SocketListener] = await listeners.start(serve)
-        except OSError as error:
-            raise ListenError(_explain(error, host, port)) from error
-        port = int(opened[0].socket.getsockname()[1])
-        self._log.record(events.LISTENING, host=host, port=port)
+    def _record_start(self) -> None:
+        """Record what the operator should know of a server that listens."""
         max_clients = self._admission.max_clients
         if max_clients < self._settings.server.max_clients:
             text = f"max_clients lowered to {max_clients}: too few descriptors; raise the limit (ulimit -n)"
@@ -210,16 +195,3 @@ class Server:
         limits = msgspec.to_builtins(self._settings.limits)
         grants = [grant.name for grant in self._settings.grants]
         self._log.record(events.SERVER_STARTED, max_clients=max_clients, limits=limits, grants=grants)
-        return port
-
-
-def _explain(error: OSError, host: str, port: int) -> str:
-    """Say why an address cannot be listened on, and what to do instead."""
-    remedies = {
-        errno.EADDRINUSE: "stop what uses it, or choose another port with --port",
-        errno.EACCES: "choose a port above 1023 with --port",
-        errno.EADDRNOTAVAIL: "this host has no such address; choose another with --host",
-    }
-    reason = os.strerror(error.errno) if error.errno in remedies else str(error)
-    remedy = remedies.get(error.errno or 0, "choose another address with --host and --port")
-    return f"cannot listen on {host} port {port}: {reason}; {remedy}"
