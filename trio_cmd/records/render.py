@@ -16,7 +16,7 @@ import msgspec
 __all__ = ["MAX_LINE_BYTES", "render_json", "render_twisted"]
 
 MAX_LINE_BYTES = 4096  # with the line feed; rsyslog's own limit is 8096
-_HEAD = ("level", "event", "action", "system", "connection", "client", "port", "uid", "pid")
+_HEAD = ("level", "event", "action", "system", "connection", "client", "port")
 _KEEPS_ITS_END = "exception"  # the last lines of a traceback say what went wrong
 # Short, and wrong if cut: half a digest is that of another algorithm.
 _KEPT_WHOLE = frozenset(("timestamp", "level", "action", "system", "client", "digest"))
