@@ -217,7 +217,7 @@ class Alone:
     """An asker of whom a command knows only whose turn its work takes."""
 
     client = "a client"
-    address = "127.0.0.1"
+    site = "127.0.0.1"
 
     def __init__(self) -> None:
         self.is_shared: bool | None = None

@@ -202,7 +202,7 @@ async def test_asker_knows_where_the_client_is(streams: Streams, autojump_clock:
     async with conversing(more_commands=streams.command) as conversation:
         conversation.identity.visitor = Visitor(parse_address("10.0.0.1"))
         await conversation.say(b"stream a\n")
-        assert streams.askers["a"].address == "10.0.0.1"
+        assert streams.askers["a"].site == parse_address("10.0.0.1")
 
 
 async def test_two_may_wait_for_a_change_at_once(streams: Streams, autojump_clock: trio.abc.Clock) -> None:

@@ -40,7 +40,7 @@ async def follow(argument: bytes, surroundings: Surroundings, asker: Asker) -> R
         raise BadArguments(f"usage: {_USAGE}")
     logs = choose_logs(surroundings.settings, argument)
     await asker.wait_for_turn()
-    with surroundings.followers.place(asker.address):
+    with surroundings.followers.place(asker.site):
         name, log = await first_there(logs, lambda log: _checked(log, surroundings))
         return await _follow(name, log, surroundings, asker)
 

@@ -55,8 +55,8 @@ class Asker(Protocol):
         """Whose turn the work takes; the same for all commands of one client."""
 
     @property
-    def address(self) -> str:
-        """Where the client is."""
+    def site(self) -> Hashable:
+        """Where the client is: what all have in common that one host, or one user of this host, can be."""
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the work is, in bytes; only said as JSON, and when the answer is the next to leave."""

@@ -1,6 +1,6 @@
 """An answer that is streamed, as its command sees it; between ``commands.Asker`` and the session."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from trio_cmd.server.workers import Job
@@ -13,7 +13,7 @@ class _Session(Protocol):
     """What is needed of the session."""
 
     @property
-    def address(self) -> str: ...
+    def site(self) -> Hashable: ...
 
     def is_next(self, job: Job) -> bool: ...
 
@@ -41,9 +41,9 @@ class StreamedAnswer:
         self._job = job
 
     @property
-    def address(self) -> str:
-        """Where the client is."""
-        return self.client.address
+    def site(self) -> Hashable:
+        """Where the client is; see ``Visitor.key``."""
+        return self.client.site
 
     async def wait_for_turn(self) -> None:
         """Wait until the answer is the next to leave."""

@@ -39,6 +39,10 @@ class Peer:
         """Where it is."""
         return None if self == Peer() else parse_address(self.host)
 
+    def visitor(self) -> Visitor:
+        """Who it is, without a certificate."""
+        return Visitor(self.address(), uid=self.credentials.uid if self.credentials else None)
+
     def fields(self) -> dict[str, Any]:
         """Say in a record who it is; a client of the unix socket has no port."""
         if self.host == "unix":
@@ -129,7 +133,7 @@ class Reception:
         try:
             reason = self._judge(visit, address)
             if reason is None:
-                await self._admit(stream, Visitor(address), own_log, visit)
+                await self._admit(stream, peer.visitor(), own_log, visit)
             else:
                 visit.reason = reason
                 await self._refuse(stream, peer, log, visit)

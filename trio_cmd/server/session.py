@@ -10,6 +10,7 @@ No socket is touched here, and on the path of a quick command no deadline, scope
 
 import contextlib
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import trio
@@ -160,9 +161,9 @@ class Session:
         self.requests = 0
 
     @property
-    def address(self) -> str:
-        """Where the client is."""
-        return str(self._identity.visitor.address)
+    def site(self) -> Hashable:
+        """Where the client is; see ``Visitor.key``."""
+        return self._identity.visitor.key()
 
     @property
     def bytes_out(self) -> int:

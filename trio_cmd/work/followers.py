@@ -5,10 +5,9 @@ finds the new file after a rotation; what is checked of that name, and when, is 
 """
 
 import functools
-import ipaddress
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
@@ -32,7 +31,6 @@ PLACES_PER_ADDRESS = 4
 _SETTLE_SECONDS = 2.0
 _SETTLE_POLL_SECONDS = 0.002
 _SAID_BYTES = 4096
-_IPV6_SITE_BITS = 64
 
 
 class Feed:
@@ -125,7 +123,7 @@ class Followers:
         self._logs = logs
         self._reaper = reaper
         self._limit = limit
-        self._running: Counter[str] = Counter()  # by address
+        self._running: Counter[Hashable] = Counter()  # by where their clients are
 
     @property
     def running(self) -> int:
@@ -133,13 +131,12 @@ class Followers:
         return self._running.total()
 
     @contextmanager
-    def place(self, address: str) -> Iterator[None]:
+    def place(self, site: Hashable) -> Iterator[None]:
         """Hold a place for a follow.
 
         Raises:
             Busy: there is none, or none for this address.
         """
-        site = _site(address)
         if self.running >= self._places:
             raise Busy(f"{self._places} logs are being followed already")
         if self._running[site] >= PLACES_PER_ADDRESS:
@@ -316,17 +313,6 @@ def _is_asleep(pid: int) -> bool:
             return file.read().rpartition(b")")[2].split()[0] == b"S"
     except FileNotFoundError:
         return not os.path.exists("/proc/self/stat")
-
-
-def _site(address: str) -> str:
-    """Take all addresses of an IPv6 /64 for one: whoever has one has them all."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:  # a unix socket
-        return address
-    if ip.version == 4:
-        return address
-    return str(ipaddress.ip_network((ip, _IPV6_SITE_BITS), strict=False))
 
 
 def _first(group: BaseExceptionGroup[CommandFailed]) -> CommandFailed:
