@@ -26,8 +26,12 @@ GRANTS = f"""
     addresses = ["127.0.0.3", "::1", "127.16.0.1"]
     commands = ["*"]
     [[grants]]
+    name = "local-users"
+    addresses = ["unix"]
+    commands = ["lastlog", "ping"]
+    [[grants]]
     name = "responders"
-    addresses = ["127.0.0.4", "127.0.0.2"]
+    addresses = ["127.0.0.4", "127.0.0.2", "unix"]
     commands = ["comphash", "verify"]
     token_sha256 = "{digest_token(TOKEN.encode())}"
     """
@@ -52,15 +56,26 @@ TABLE: dict[tuple[str, str], set[str]] = {
     ("127.16.0.1", ""): EVERYTHING,
     ("127.31.255.255", ""): ALWAYS | MONITORING,
     ("127.32.0.0", ""): set(),
+    ("unix", ""): ALWAYS | {"lastlog", "ping"},
+    ("unix", TOKEN): ALWAYS | {"lastlog", "ping"} | RESPONDERS,
 }
 LINES = {"format": "format text", "auth": "auth x", "follow": "follow nosuch", "verify": "verify md5:0 /x"}
 
 
-def ask_from(address: str, program: Program, data: bytes) -> bytes:
-    """Ask from one of the addresses of this host."""
-    with socket.create_connection(
+def connect_from(address: str, program: Program) -> socket.socket:
+    if address == "unix":
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(PATIENCE_SECONDS)
+        client.connect(program.wait_for("listening", host="unix")["path"])
+        return client
+    return socket.create_connection(
         ("127.0.0.1", program.port), timeout=PATIENCE_SECONDS, source_address=(address, 0)
-    ) as client:
+    )
+
+
+def ask_from(address: str, program: Program, data: bytes) -> bytes:
+    """Ask from one of the addresses of this host, or through the unix socket."""
+    with connect_from(address, program) as client:
         with contextlib.suppress(OSError):  # a refused client may be cut off
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
@@ -68,15 +83,16 @@ def ask_from(address: str, program: Program, data: bytes) -> bytes:
 
 
 @pytest.fixture
-def granting(start: StartProgram, write_settings: WriteSettings, log_file: Path) -> Program:
-    """A server with three grants."""
+def granting(start: StartProgram, write_settings: WriteSettings, log_file: Path, tmp_path: Path) -> Program:
+    """A server with four grants."""
+    path = f'[server]\nunix_socket = "{tmp_path}/socket"\n'
     logs = f'[logs]\nsyslog = {{ file = "{log_file}" }}\n'
     programs = '[programs.hello]\nargv = ["/bin/echo", "hello"]\n'
-    return start("--config", write_settings(logs + programs + GRANTS))
+    return start("--config", write_settings(path + logs + programs + GRANTS))
 
 
 def test_every_kind_of_client_may_run_exactly_what_it_was_granted(granting: Program) -> None:
-    """Fifteen kinds of clients times all commands, over real connections, and the record agrees."""
+    """Seventeen kinds of clients times all commands, over real connections, and the record agrees."""
     for (address, token), allowed in TABLE.items():
         greeting = f"auth {token}\n" if token else ""
         if not allowed:
@@ -112,9 +128,7 @@ def check_records(program: Program) -> None:
 
 def test_a_client_that_is_not_allowed_is_told_before_anything_is_read(granting: Program) -> None:
     """Not a byte of what somebody sends who was not named is looked at."""
-    with socket.create_connection(
-        ("127.0.0.1", granting.port), timeout=PATIENCE_SECONDS, source_address=("127.0.0.9", 0)
-    ) as client:
+    with connect_from("127.0.0.9", granting) as client:
         assert read_all(client) == b"Not allowed from 127.0.0.9. bye !\n"
     lost = granting.wait_for("client-lost")
     assert (lost["reason"], lost["level"], lost["bytes_in"]) == ("not-allowed", "warning", 0)
@@ -125,7 +139,12 @@ def test_a_client_that_is_not_allowed_is_told_before_anything_is_read(granting: 
 
 def test_the_start_names_the_grants_in_force(granting: Program) -> None:
     """From the record alone one knows who could come in."""
-    assert granting.wait_for("server-started")["grants"] == ["monitoring", "operators", "responders"]
+    assert granting.wait_for("server-started")["grants"] == [
+        "monitoring",
+        "operators",
+        "local-users",
+        "responders",
+    ]
 
 
 def test_an_ipv4_client_of_a_listener_of_both_families_is_known_by_its_own_address(
@@ -145,14 +164,7 @@ def test_an_ipv4_client_of_a_listener_of_both_families_is_known_by_its_own_addre
 def test_pairs_of_clients_do_not_share_what_one_was_allowed(granting: Program) -> None:
     """A token opens its own connection only."""
     with contextlib.ExitStack() as stack:
-        clients = [
-            stack.enter_context(
-                socket.create_connection(
-                    ("127.0.0.1", granting.port), timeout=PATIENCE_SECONDS, source_address=("127.0.0.4", 0)
-                )
-            )
-            for _ in range(2)
-        ]
+        clients = [stack.enter_context(connect_from("127.0.0.4", granting)) for _ in range(2)]
         clients[0].sendall(f"auth {TOKEN}\n".encode())
         assert clients[0].recv(100) == b"Welcome responders.\n"
         for client, is_allowed in itertools.zip_longest(clients, [True, False]):
