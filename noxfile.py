@@ -11,6 +11,8 @@ nox.options.sessions = ["lint", "types", "tests", "coverage", "proofs"]
 nox.options.error_on_missing_interpreters = False
 
 OLDEST = (3, 11)
+# Many tests wait rather than compute.
+SIDE_BY_SIDE = ("-n", "auto", "--dist", "worksteal")
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -59,11 +61,15 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests on each Python at hand, against the installed package; gathers coverage."""
+    """Run the tests on each Python at hand, against the installed package; the first gathers coverage."""
     install(session, "test")
+    tests = ("pytest", *SIDE_BY_SIDE, "-m", "not proof", *session.posargs)
+    if session.python != PYTHONS[0]:
+        session.run(*tests)
+        return
     session.env["COVERAGE_FILE"] = str(Path(".nox").resolve() / ".coverage" / "data")
     Path(".nox/.coverage").mkdir(exist_ok=True)
-    session.run("coverage", "run", "-m", "pytest", "-m", "not proof", *session.posargs)
+    session.run("coverage", "run", "-m", *tests)
     session.notify("coverage")
 
 

@@ -18,6 +18,12 @@ hypothesis.settings.register_profile("trio_cmd", deadline=None)
 hypothesis.settings.load_profile("trio_cmd")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait rather than compute."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, or fail where nothing may be skipped, what needs a tool that is missing."""
     for marker in item.iter_markers("needs"):

@@ -17,6 +17,9 @@ from typing import Any, Self
 PATIENCE_SECONDS = 30.0
 """How long anything is waited for; ten times what it takes on a busy machine."""
 
+SLACK_SECONDS = 2.0
+"""What a busy machine may take beyond the promised seconds."""
+
 Record = dict[str, Any]
 
 

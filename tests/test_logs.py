@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -156,6 +157,128 @@ async def test_log_that_is_written_at_full_speed_is_read(tmp_path: Path) -> None
     finally:
         is_enough.set()
         writer.join()
+
+
+# A line that is being written while it is read
+
+
+@pytest.fixture
+def torn_log(tmp_path: Path, fake_tail: Callable[[str], None]) -> Path:
+    """A log that ``tail`` reads when two bytes of its second line are there."""
+    path = tmp_path / "log"
+    path.write_bytes(b"one\ntw")
+    fake_tail("#!/bin/sh\nexec head -c 6\n")
+    return path
+
+
+def hold_clock_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing happen because time has passed."""
+    monkeypatch.setattr(logs, "_REST_SECONDS", 10 * PATIENCE_SECONDS)
+
+
+def call_when_looked_at(monkeypatch: pytest.MonkeyPatch, function: Callable[[], object]) -> None:
+    """Call a function when the end of a log was found without a newline, for the first time."""
+    is_being_written = logs._is_being_written
+    calls = iter([function])
+
+    def call_and_tell(fd: int) -> bool:
+        next(calls, lambda: None)()
+        return is_being_written(fd)
+
+    monkeypatch.setattr(logs, "_is_being_written", call_and_tell)
+
+
+async def test_rest_of_a_line_that_is_there_when_tail_has_ended_is_shown(torn_log: Path) -> None:
+    """A write becomes visible page by page: half a number is another number."""
+    torn_log.write_bytes(b"one\ntwo hundred\nthree\n")
+    assert await newest(torn_log, 10) == NewestLines(["one", "two hundred"], skipped=0, exit_status=0)
+    assert not is_open(torn_log)
+
+
+async def test_rest_of_a_line_that_is_just_being_written_is_waited_for(
+    torn_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program that writes it may have to wait for a processor."""
+
+    def write() -> None:
+        with torn_log.open("ab") as file:
+            file.write(b"o hundred\nthree\n")
+
+    hold_clock_still(monkeypatch)
+    call_when_looked_at(monkeypatch, write)
+    assert (await newest(torn_log, 10)).lines == ["one", "two hundred"]
+
+
+async def test_log_that_ends_without_a_newline_is_answered_at_once(
+    log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing to wait for where nobody writes."""
+    hold_clock_still(monkeypatch)
+    log_file.write_bytes(b"one\ntw")
+    os.utime(log_file, (0, 0))
+    assert (await newest(log_file, 10)).lines == ["one", "tw"]
+
+
+async def test_program_that_never_ends_its_line_is_not_waited_for(
+    torn_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that prints dots holds no client."""
+    torn_log.write_bytes(b"one\ntw......")
+    monkeypatch.setattr(logs, "_is_being_written", lambda fd: True)
+    assert (await newest(torn_log, 10)).lines == ["one", "tw"]
+
+
+async def test_rest_of_a_line_larger_than_all_that_fits_is_left_where_it_is(torn_log: Path) -> None:
+    """Ten megabytes without a newline are not read for the two bytes before them."""
+    torn_log.write_bytes(b"one\ntw" + b"o" * 10_000_000 + b"\n")
+    assert await newest(torn_log, 10) == NewestLines(["one", "tw"], skipped=0, exit_status=0)
+
+
+async def test_tail_that_does_not_stop_where_its_output_ends_is_taken_at_its_word(
+    log_file: Path, fake_tail: Callable[[str], None]
+) -> None:
+    """Another system's tail may map the file: what stands at its offset is no rest of its line."""
+    fake_tail("#!/bin/sh\nread line; printf last\n")
+    assert (await newest(log_file, 10)).lines == ["last"]
+
+
+async def test_tail_that_does_not_read_at_all_is_taken_at_its_word(
+    log_file: Path, fake_tail: Callable[[str], None]
+) -> None:
+    """The beginning of a log is no rest of its last line."""
+    fake_tail("#!/bin/sh\nprintf last\n")
+    assert (await newest(log_file, 10)).lines == ["last"]
+
+
+async def test_disk_that_fails_behind_what_tail_could_read_takes_nothing_back(
+    torn_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could be read of a broken disk is worth more than an error."""
+
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    call_when_looked_at(monkeypatch, fail)
+    assert (await newest(torn_log, 10)).lines == ["one", "tw"]
+    assert not is_open(torn_log)
+
+
+async def test_asker_that_leaves_while_a_line_is_waited_for_leaves_neither_thread_nor_file(
+    torn_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread has the file meanwhile, and closes it when nobody else will."""
+    reader = make_reader()
+    is_waiting = threading.Event()
+    hold_clock_still(monkeypatch)
+    call_when_looked_at(monkeypatch, is_waiting.set)
+    async with trio.open_nursery() as asking:
+        asking.start_soon(newest, torn_log, 10, reader)
+        await wait_for(is_waiting.is_set)
+        assert is_open(torn_log)
+        asking.cancel_scope.cancel()
+    assert reader._places.statistics() == IDLE
+    await wait_for(lambda: reader._threads.unfinished() == 0)
+    assert not is_open(torn_log)
 
 
 # What cannot be read

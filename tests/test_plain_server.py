@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import StartProgram
-from program import PATIENCE_SECONDS, Program, read_all, reset, wait_until
+from program import PATIENCE_SECONDS, SLACK_SECONDS, Program, read_all, reset, wait_until
 
 WriteSettings = Callable[[str], str]
 
@@ -116,9 +116,9 @@ def test_a_reader_of_the_log_that_stops_reading_stops_nobody(
         assert ask(port, b"ping\n" * 20_000) == b"pong\n" * 20_000
         began = time.monotonic()
         assert ask(port, b"ping\n") == b"pong\n"
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SLACK_SECONDS
         assert program.stop() == 0
-        assert time.monotonic() - began < 1 + 2 + 1
+        assert time.monotonic() - began < 1 + 2 + SLACK_SECONDS
         assert "log events could not be written" in program.errors()
     finally:
         os.close(reader)
@@ -199,7 +199,7 @@ def test_no_child_of_a_child_outlives_sigterm(
         children = [int((tmp_path / "orphan").read_text()), *program.children()]
         began = time.monotonic()
         assert program.stop() == 0
-        assert time.monotonic() - began < 0.1 + 2 + 0.5
+        assert time.monotonic() - began < 0.1 + 2 + SLACK_SECONDS
         assert not any(map(is_running, children))
         assert read_all(client) == (
             b"An error occured : server is stopping; ask again when it is back\nServer is stopping. bye !\n"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from conftest import StartProgram
-from program import PATIENCE_SECONDS, Program, Record, read_all, reset, wait_until
+from program import PATIENCE_SECONDS, SLACK_SECONDS, Program, Record, read_all, reset, wait_until
 
 WriteSettings = Callable[[str], str]
 
@@ -306,11 +306,11 @@ def test_the_work_of_a_client_that_is_reset_ends_within_a_second(
     began = time.monotonic()
     reset(client)
     lost = program.wait_for("client-lost", reason="reset")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 1 + SLACK_SECONDS
     assert lost["requests"] == 64
     assert outcomes(program) == dict.fromkeys(range(1, 65), "gone")
     wait_until(lambda: not is_open(program, tmp_path / "large"), "the threads have let go of the file")
-    assert time.monotonic() - began < 1 + 1
+    assert time.monotonic() - began < 1 + SLACK_SECONDS
     status = program.ask(b"status\n").decode().splitlines()
     assert {"hashing_running: 0", "hashing_waiting: 0", "clients: 1", "pending_bytes: 0"} <= set(status)
     assert "commands_gone: 64" in status

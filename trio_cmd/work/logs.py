@@ -7,10 +7,12 @@ learns a name.  ``tail`` is what knows how to find the end of a large file that 
 import os
 import shutil
 import subprocess
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -28,6 +30,11 @@ __all__ = ["LogReader", "NewestLines", "find_program", "open_log"]
 MAX_OUTPUT_BYTES = 1 << 20
 # To find the end of a log takes milliseconds; a disk that needs longer is as good as dead.
 SECONDS = 30.0
+# A write becomes visible page by page: the rest of a line that is being written comes within
+# microseconds, or, when its writer has to wait for a processor, milliseconds.
+_REST_SECONDS = 0.1
+_REST_POLL_SECONDS = 0.01
+_REST_PIECE_BYTES = 65536
 _DIRECTORIES = "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"
 
 
@@ -82,8 +89,12 @@ class LogReader:
         async with self._places.place(client):
             begun()
             with self._limit("lastlog", SECONDS):
-                async with self._opened(path) as fd:
-                    return await self._run("tail", ["-n", str(lines)], stdin=fd)
+                async with self._opened(path) as opened:
+                    output = _Newest(MAX_OUTPUT_BYTES)
+                    exit_status = await self._run("tail", ["-n", str(lines)], output, stdin=opened[0])
+                    if output.end:
+                        output.add(await self._threads.run(path, partial(_read_rest, opened, output.end)))
+                return await _newest_lines("tail", output, exit_status)
 
     async def newest_of_journal(
         self, unit: str, lines: int, client: Hashable, begun: Callable[[], object] = lambda: None
@@ -100,7 +111,9 @@ class LogReader:
             begun()
             with self._limit("lastlog", SECONDS):
                 await self.run_in_thread(JOURNAL_PATH, check_journal)
-                return await self._run("journalctl", journal_arguments(unit, lines))
+                output = _Newest(MAX_OUTPUT_BYTES)
+                exit_status = await self._run("journalctl", journal_arguments(unit, lines), output)
+                return await _newest_lines("journalctl", output, exit_status)
 
     async def run_in_thread(self, path: bytes, look: Callable[[], None]) -> None:
         """Look at a log in a worker thread.
@@ -113,36 +126,29 @@ class LogReader:
         await self._threads.run(path, look)
 
     @asynccontextmanager
-    async def _opened(self, path: bytes) -> AsyncIterator[int]:
-        """Open a log in a worker thread and close it afterwards.
+    async def _opened(self, path: bytes) -> AsyncIterator[deque[int]]:
+        """Open a log in a worker thread and close it afterwards; yields the box with its descriptor.
+
+        Whoever takes the descriptor out of the box closes it, or puts it back.
 
         Cancel: if the thread still waits for its disk, it closes the file itself when it has it.
         """
-        opened: deque[int] = deque()  # whoever takes the descriptor out of it closes it
-
-        def open_and_check() -> None:
-            opened.append(open_log(path))
-            try:
-                trio.from_thread.check_cancelled()
-            except trio.Cancelled:
-                _close_all(opened)
-                raise
-
+        opened: deque[int] = deque()
         try:
-            await self.run_in_thread(path, open_and_check)
-            yield opened[0]
+            await self.run_in_thread(path, lambda: _put(opened, open_log(path)))
+            yield opened
         finally:
             _close_all(opened)
 
-    async def _run(self, name: str, arguments: Sequence[str], stdin: int = subprocess.DEVNULL) -> NewestLines:
+    async def _run(
+        self, name: str, arguments: Sequence[str], output: "_Newest", stdin: int = subprocess.DEVNULL
+    ) -> int:
+        """Run ``tail`` or ``journalctl``; returns its exit status."""
         program = find_program(name)
-        output = _Newest(MAX_OUTPUT_BYTES)
         try:
-            exit_status = await run_program([program, *arguments], output.add, self._reaper, stdin=stdin)
+            return await run_program([program, *arguments], output.add, self._reaper, stdin=stdin)
         except OSError as error:
             raise Unavailable(f"{name} cannot be started: {error.strerror}") from error
-        data, skipped = output.finish()
-        return NewestLines(await escape_in_pieces(data), skipped, exit_status, name)
 
 
 def find_program(name: str) -> str:
@@ -194,6 +200,12 @@ class _Newest:
             self._kept_bytes -= len(dropped)
             self._dropped_lines += dropped.count(b"\n")
 
+    @property
+    def end(self) -> bytes:
+        """The last of a stream that does not end with a whole line; empty when it does."""
+        last = self._pieces[-1] if self._pieces else b""
+        return b"" if last.endswith(b"\n") else last
+
     def finish(self) -> tuple[bytes, int]:
         """Give the lines that fit, and how many did not."""
         data = b"".join(self._pieces)
@@ -202,6 +214,66 @@ class _Newest:
         left_out = data[:start]
         skipped = self._dropped_lines + left_out.count(b"\n") + (left_out[-1:] not in (b"", b"\n"))
         return data[start:], skipped
+
+
+async def _newest_lines(program: str, output: _Newest, exit_status: int) -> NewestLines:
+    data, skipped = output.finish()
+    return NewestLines(await escape_in_pieces(data), skipped, exit_status, program)
+
+
+def _read_rest(opened: deque[int], end: bytes) -> bytes:
+    """Read in a worker thread the rest of a line of which ``tail`` saw only the beginning.
+
+    Args:
+        opened: the box with the descriptor that ``tail`` has read from.
+        end: the last that ``tail`` has printed.
+
+    Returns:
+        All to the newline; nothing when there is none, or none within what can be shown.
+    """
+    fd = opened.pop()
+    try:
+        return _find_rest(fd, end)
+    except OSError:
+        return b""  # what tail has printed is still an answer
+    finally:
+        _put(opened, fd)
+
+
+def _find_rest(fd: int, end: bytes) -> bytes:
+    # The file's offset is shared with tail, and so is where tail stopped.
+    start = os.lseek(fd, 0, os.SEEK_CUR)
+    if os.pread(fd, len(end), start - len(end)) != end:
+        return b""  # not every tail stops where its output ends
+    rest = b""
+    deadline = time.monotonic() + _REST_SECONDS
+    while len(rest) < MAX_OUTPUT_BYTES:
+        piece = os.pread(fd, _REST_PIECE_BYTES, start + len(rest))
+        line, feed, _ = piece.partition(b"\n")
+        rest += line + feed
+        if feed:
+            return rest
+        if not piece:
+            if time.monotonic() > deadline or not _is_being_written(fd):
+                return b""
+            time.sleep(_REST_POLL_SECONDS)
+        trio.from_thread.check_cancelled()
+    return b""
+
+
+def _is_being_written(fd: int) -> bool:
+    """Tell whether a file was written to a moment ago; a clock that was set says no."""
+    return abs(time.time() - os.fstat(fd).st_mtime) < _REST_SECONDS
+
+
+def _put(opened: deque[int], fd: int) -> None:
+    """Put a descriptor into the box that a thread shares with its asker; close it if he has left."""
+    opened.append(fd)
+    try:
+        trio.from_thread.check_cancelled()
+    except trio.Cancelled:
+        _close_all(opened)
+        raise
 
 
 def _close_all(descriptors: deque[int]) -> None:
