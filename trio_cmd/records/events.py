@@ -66,6 +66,9 @@ CLIENT_LOST = Event(
     ("reason", "seconds", "requests", "bytes_in", "bytes_out"),
 )
 HANDLER_CRASHED = Event("handler-crashed", "error", "Unhandled Error", ("exception",))
+EVENTS_SUMMED = Event(
+    "events-summed", "warning", "{count} more of {of} from {client}", ("of", "count", "seconds")
+)
 EVENTS_LOST = Event("events-lost", "warning", "{lost} log events lost", ("lost",))
 MESSAGE = Event("message", "info", "{text}", ("logger", "exception"))
 STOPPING = Event("stopping", "info", "{closed}", ("reason",))
