@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -75,3 +76,18 @@ def test_a_token_across_a_cut_is_hidden(before: int, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output, "_ESCAPE_BYTES", size + 3)
         assert trio.run(escape_in_pieces, data) == ["x" * before + " tcmd_*** y"]
+
+
+async def test_one_large_output_is_made_safe_at_a_time_and_small_ones_do_not_wait() -> None:
+    """Half-made answers of many programs do not take the memory of the host."""
+    large, made = b"x\n" * 50_000, []
+
+    async def make() -> None:
+        made.append(len(await escape_in_pieces(large)))
+
+    async with trio.open_nursery() as nursery, output._ONE_AT_A_TIME:
+        nursery.start_soon(make)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await escape_in_pieces(b"small\n") == ["small"]
+        assert made == []
+    assert made == [50_000]

@@ -19,6 +19,7 @@ from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.settings import Program
 from trio_cmd.wire.messages import Reply, format_reply
 from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
+from trio_cmd.work.output import _ONE_AT_A_TIME
 from trio_cmd.work.processes import GroupReaper
 from trio_cmd.work.programs import Programs
 from trio_cmd.work.sharing import Sharing
@@ -158,3 +159,21 @@ async def test_clients_that_ask_the_same_program_share_one_run(tmp_path: Path) -
     assert sorted(map(list, lines)) == [["a"]] * 4 + [["b"]] * 2
     assert counted.read_text() == "x\n" * 2
     assert all(asker.is_shared for asker in askers)
+
+
+async def test_a_place_is_held_until_the_output_is_an_answer() -> None:
+    """What programs print faster than it can be made safe to show does not pile up in memory."""
+    bench = shell("head -c 200000 /dev/zero | tr '\\0' x")
+    replies: list[Reply] = []
+
+    async def ask() -> None:
+        replies.append(await bench.ask())
+
+    async with trio.open_nursery() as nursery, _ONE_AT_A_TIME:
+        nursery.start_soon(ask)
+        with trio.fail_after(PATIENCE_SECONDS):
+            while not _ONE_AT_A_TIME.statistics().tasks_waiting:
+                await trio.sleep(0.002)
+        assert bench.places.statistics().running == 1
+        assert replies == []
+    assert [len(line) for line in replies[0].lines] == [200_000]

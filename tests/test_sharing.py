@@ -614,3 +614,37 @@ def check(bench: Bench) -> None:
 def is_young(work: Work) -> bool:
     assert work.run.began is not None
     return trio.current_time() < work.run.began + YOUNG_SECONDS
+
+
+async def test_a_run_that_waited_for_its_place_asks_the_budget_when_it_begins(
+    autojump_clock: MockClock,
+) -> None:
+    """Work that was asked while there was room does not begin when there is none any more."""
+    looked: list[str] = []
+    place = trio.Event()
+
+    def check() -> None:
+        if place.is_set():
+            raise Busy("too many answers wait")
+
+    async def work(run: Run) -> None:
+        await place.wait()
+        run.begin()
+        looked.append("at things")
+
+    sharing, faults = Sharing(print, check), []
+
+    async def ask() -> None:
+        try:
+            await sharing.run("key", Question(0), work)
+        except Busy as error:
+            faults.append(error)
+
+    async with sharing.open_nursery(), trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        place.set()
+    assert len(faults) == 2
+    assert looked == []
+    assert sharing.statistics() == IDLE

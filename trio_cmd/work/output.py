@@ -12,6 +12,9 @@ _ESCAPE_BYTES = 65536  # at one turn
 # A character of UTF-8 has at most so many bytes behind its first.
 _MAX_CONTINUATION_BYTES = 3
 _LINE_FEED = 0x0A
+# Lines take up to twenty times the memory of their bytes.  One event loop makes all of them, so side
+# by side they would not be made sooner, only more of them would be half made.
+_ONE_AT_A_TIME = trio.Lock()
 
 
 class Output:
@@ -39,21 +42,34 @@ class Output:
             raise OutputTooLong(self._program, self._max_bytes)
 
     async def lines(self, *, is_whole: bool) -> list[str]:
-        """Give the lines, safe to show.
+        """Give the lines, safe to show; nothing is kept.
 
         Args:
             is_whole: whether the program printed all it wanted to; else a last line without a
                 newline is left out, because nobody knows how it goes on.
         """
         end = len(self._data) if is_whole else self._data.rfind(b"\n") + 1
-        return await escape_in_pieces(bytes(self._data[:end]))
+        data, self._data = self._data, bytearray()
+        del data[end:]
+        whole = bytes(data)
+        del data  # what is printed is there once
+        return await escape_in_pieces(whole)
 
 
 async def escape_in_pieces(data: bytes) -> list[str]:
     """Make lines safe to show, and let others run between two pieces: a hostile megabyte takes 40 ms.
 
+    What has more than one piece waits until no other such is in work.
+
     Cancel: nothing is left behind.
     """
+    if len(data) > _ESCAPE_BYTES:
+        async with _ONE_AT_A_TIME:
+            return await _escape_in_pieces(data)
+    return await _escape_in_pieces(data)
+
+
+async def _escape_in_pieces(data: bytes) -> list[str]:
     data = redact(data)  # whole: a token across a cut would not be found
     lines: list[str] = []
     begun: list[str] = []  # the pieces of a line that is not complete yet

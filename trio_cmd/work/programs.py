@@ -66,15 +66,17 @@ class Programs:
 
         Cancel: nobody of the program's group is left, also of those that left the group.
         """
-        output = Output(name, max_output_bytes)
-        try:
-            async with self._places.place(client):
-                begun()
+        # The place is held until the output is in its last form: to make it takes longer than to print
+        # it, and without a bound all that was printed meanwhile would wait in memory.
+        async with self._places.place(client):
+            begun()
+            output = Output(name, max_output_bytes)
+            try:
                 with self._limit(name, seconds):
                     exit_status = await run_program(argv, output.add, self._reaper)
-        except (DeadlinePassed, OutputTooLong) as error:
-            return Run(await output.lines(is_whole=False), error=error)
-        except OSError as error:
-            raise Unavailable(f"{name} cannot be started: {error.strerror}") from error
-        failed = ProgramFailed(name, exit_status) if exit_status else None
-        return Run(await output.lines(is_whole=True), exit_status, failed)
+            except (DeadlinePassed, OutputTooLong) as error:
+                return Run(await output.lines(is_whole=False), error=error)
+            except OSError as error:
+                raise Unavailable(f"{name} cannot be started: {error.strerror}") from error
+            failed = ProgramFailed(name, exit_status) if exit_status else None
+            return Run(await output.lines(is_whole=True), exit_status, failed)

@@ -87,7 +87,11 @@ class Run:
         self.traceback: TracebackType | None = None
 
     def begin(self) -> None:
-        """Say that the work has its place and is about to look at things: nobody can join any more."""
+        """Say that the work has its place and is about to look at things: nobody can join any more.
+
+        Raises:
+            CommandFailed: it must not begin after all.
+        """
         self.began = trio.current_time()
         self._begun(self)
 
@@ -112,10 +116,14 @@ class Sharing:
 
     Args:
         report: gets what a run raised that no asker is left to be told.
+        check: called as a run is about to begin; what it raises, the askers are told instead.
     """
 
-    def __init__(self, report: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, report: Callable[[BaseException], None], check: Callable[[], object] = lambda: None
+    ) -> None:
         self._report = report
+        self._check = check
         self._nursery: trio.Nursery
         self._runs: set[Run] = set()  # that have not ended
         self._next: dict[Hashable, Run] = {}  # of each key, the one that has not begun
@@ -194,6 +202,7 @@ class Sharing:
                 await latest.ended.wait()
 
     def _begin(self, run: Run) -> None:
+        self._check()
         self._latest[run.key] = run
         self._close(run)
 
