@@ -21,6 +21,7 @@ from trio_cmd.records.render import render_json
 from trio_cmd.server.access import Access, Visitor
 from trio_cmd.server.attempts import WrongTokens
 from trio_cmd.server.deadlines import Sweeper
+from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import ClientIdentity, Tables
 from trio_cmd.server.replies import Budget
@@ -154,15 +155,17 @@ class Conversation:
         sink = cast("Any", self.sink)
         self.hangups = Hangups()
         self.outcomes: dict[str, int] = {}
-        shared = Shared(self.limits, sink, self.hangups, self.budget, self.outcomes)
+        log = make_logger(sink, render_json)
+        self.flooding = Flooding(log)
+        shared = Shared(self.limits, sink, self.hangups, self.budget, self.outcomes, self.flooding)
         visitor = Visitor(parse_address("127.0.0.1"))
         self.attempts = WrongTokens()
         self.identity = ClientIdentity(
             visitor, Access(grants), Tables(surroundings), self.attempts, trio.current_time
         )
-        log = make_logger(sink, render_json).bind(system="CmdProtocol,0,127.0.0.1", client="127.0.0.1")
+        own_log = log.bind(system="CmdProtocol,0,127.0.0.1", client="127.0.0.1")
         self.stream = PacedStream(server_end)
-        self.session = Session(self.stream, log, shared, self.identity)
+        self.session = Session(self.stream, own_log, shared, self.identity)
 
     async def run(self, tick_seconds: float = 0.05) -> None:
         """Hold the conversation, with its deadlines, until it ends."""

@@ -12,6 +12,7 @@ from trio_cmd.addresses import (
     is_local_network,
     parse_address,
     parse_network,
+    show_site,
 )
 
 
@@ -132,3 +133,20 @@ def test_every_address_is_in_the_network_it_is_cut_to(address: object, bits: int
         assert seen in parsed
     else:  # an IPv4 address in the dress of IPv6 is not found through a network that is wider than the dress
         assert bits < 96
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
+        ("127.0.0.2", "127.0.0.2"),
+        ("unix", "unix"),
+    ],
+)
+def test_what_is_counted_as_one_is_shown_as_one(text: str, shown: str) -> None:
+    """A record of many addresses names what they have in common."""
+    assert show_site(parse_address(text)) == shown

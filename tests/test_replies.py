@@ -1,8 +1,10 @@
 """Answers enter in any order, bytes leave in the order asked."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_cmd.errors import Busy
 from trio_cmd.server.replies import Budget, ReplyQueue, Slot
 
 
@@ -91,11 +93,23 @@ def test_all_clients_share_one_budget() -> None:
     budget = Budget(10)
     one, other = ReplyQueue(4, 100, budget), ReplyQueue(4, 100, budget)
     one.add(b"x" * 5)
-    assert not budget.is_spent()
+    budget.check()
     other.add(b"x" * 5)
-    assert budget.is_spent()
+    with pytest.raises(Busy, match="too many answers wait for their readers"):
+        budget.check()
     one.clear()
-    assert not budget.is_spent()
+    budget.check()
+
+
+@pytest.mark.parametrize(("running", "enough"), [(30, 70), (80, 50)])
+def test_the_budget_keeps_room_for_what_runs_already(running: int, enough: int) -> None:
+    """What was begun while there was room does not lead beyond the limit; small budgets still allow work."""
+    budget = Budget(100, running)
+    budget.bytes = enough - 1
+    budget.check()
+    budget.bytes = enough
+    with pytest.raises(Busy):
+        budget.check()
 
 
 def test_a_lost_client_gives_back_what_it_took_also_what_was_leaving() -> None:

@@ -13,13 +13,14 @@ from trio.testing import memory_stream_pair
 
 from conversation import ListSink
 from program import reset
+from trio_cmd.addresses import parse_address
 from trio_cmd.errors import ListenError
-from trio_cmd.records import make_logger
+from trio_cmd.records import events, make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.records.sink import SinkStatistics
 from trio_cmd.server import admission, listeners, reception, server
 from trio_cmd.server.server import Server
-from trio_cmd.settings import Limits, ServerSettings, Settings
+from trio_cmd.settings import Grant, Limits, Log, ServerSettings, Settings
 from trio_cmd.wire.stream import PlainStream, SocketStream
 from trio_cmd.work.roots import Roots
 
@@ -127,6 +128,77 @@ async def test_refusals_that_wait_are_few(monkeypatch: pytest.MonkeyPatch) -> No
                 assert client.recv(100) == b"Too many connections. bye !\n"
 
 
+async def test_refusals_beyond_ten_a_second_are_counted_once_each() -> None:
+    """Whoever knocks without end fills neither the record nor its gaps."""
+    async with running(settings(max_clients=1)) as it:
+        async with await it.connect() as first:
+            await first.send_all(b"ping\n")
+            await first.receive_some()
+            for _ in range(50):
+                async with await it.connect() as refused:
+                    assert await read_all(refused) == b"Too many connections. bye !\n"
+            counts = it.server.statistics()
+            await it.sink.wait_for("events-summed")  # a second later, not only at the end
+            async with await it.connect() as again:
+                await read_all(again)
+        assert counts["refused"] == counts["refused_too-many-clients"] == 50
+    recorded = len(it.sink.actions("client-refused"))
+    sums = it.sink.actions("events-summed")
+    assert 10 < recorded < 50
+    assert recorded + sum(record["count"] for record in sums) == 51
+    assert {(record["of"], record["client"]) for record in sums} == {("client-refused", "127.0.0.1")}
+    assert len(it.sink.actions("client-connected")) == len(it.sink.actions("client-lost")) == recorded + 1
+
+
+async def test_what_is_left_of_a_flood_is_summed_up_at_the_end() -> None:
+    """A server that stops in the middle of a flood tells of all of it."""
+    async with running() as it:
+        flooding = it.server._flooding
+        recorded = [flooding.is_recorded(events.CLIENT_REFUSED, "192.0.2.1") for _ in range(30)]
+    sums = [record["count"] for record in it.sink.actions("events-summed")]
+    assert (sum(recorded), sums) == (10, [20])
+    assert it.sink.records[-1]["system"] == "trio_cmd.Server"
+
+
+async def test_a_budget_that_is_spent_while_work_waits_for_its_place_stops_it(tmp_path: Path) -> None:
+    """Hundreds that were asked while there was room do not all begin."""
+    (tmp_path / "log").write_text("a line\n")
+    of = Settings(
+        server=ServerSettings(port=0),
+        limits=Limits(running_programs=1),
+        logs={"lab": Log(file=str(tmp_path / "log"))},
+    )
+    async with running(of) as it, await it.connect() as client:
+        async with it.server._children.place("another"):
+            await client.send_all(b"lastlog\n")
+            while not it.server._children.statistics().waiting:
+                await trio.sleep(0.002)
+            it.server._shared.budget.bytes += 1 << 30
+        answer = await client.receive_some()
+        it.server._shared.budget.bytes -= 1 << 30
+    assert answer == b"An error occured : too many answers wait for their readers; try again later\n"
+
+
+async def test_one_address_gets_only_its_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One host that goes wild is told so, and leaves places for the others."""
+    here = parse_address("192.0.2.1")
+    monkeypatch.setattr(reception, "parse_address", lambda host: here)
+    of = Settings(
+        server=ServerSettings(port=0, max_clients_per_address=2),
+        grants=(Grant(name="lab", addresses=("192.0.2.0/24",), commands=("*",)),),
+    )
+    async with running(of) as it:
+        async with await it.connect(), await it.connect() as second:
+            await second.send_all(b"ping\n")
+            assert await second.receive_some() == b"pong\n"
+            async with await it.connect() as third:
+                assert await read_all(third) == b"Too many connections. bye !\n"
+        await it.sink.wait_for("client-lost", 3)
+        async with await it.connect() as fourth:
+            await fourth.send_all(b"exit\n")
+            assert await read_all(fourth) == b""
+
+
 class _SocketOnly:
     """What ``SocketStream`` uses of a ``trio.SocketStream``, for a socket that is no TCP."""
 
@@ -139,7 +211,7 @@ async def test_a_refused_client_that_does_not_wait_is_recorded_as_reset() -> Non
     one, two = socket.socketpair()
     reset(two)
     it = Running(settings(max_clients=1))
-    it.server._admission.try_admit(object())
+    it.server._admission.try_admit(object(), "unix")
     with trio.socket.from_stdlib_socket(one) as sock:
         stream = SocketStream(cast("Any", _SocketOnly(sock)))
         log = it.server._log.bind(client="127.0.0.1")
@@ -167,7 +239,7 @@ async def test_a_fault_before_the_conversation_costs_one_connection(monkeypatch:
     """No bug of ours outside the conversation stops the server either."""
     async with running() as it:
         with monkeypatch.context() as patch:
-            patch.setattr(it.server._admission, "try_admit", lambda client: 1 / 0)
+            patch.setattr(it.server._admission, "try_admit", lambda *_: 1 / 0)
             async with await it.connect() as client:
                 assert await read_all(client) == b""
         (crash,) = it.sink.actions("handler-crashed")

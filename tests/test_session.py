@@ -1,5 +1,6 @@
 """What one client can say, and what it is answered; in memory, under the jumping clock."""
 
+import itertools
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conversation import Conversation, conversing
 from trio_cmd.commands import Asker, Command, Surroundings
-from trio_cmd.errors import NotFound
+from trio_cmd.errors import Busy, NotFound
 from trio_cmd.settings import Limits
 from trio_cmd.wire.messages import Reply
 from trio_cmd.work.sharing import Run
@@ -260,7 +261,7 @@ async def test_work_waits_while_finished_answers_wait_behind_the_head(autojump_c
 async def test_slow_commands_are_busy_while_all_clients_owe_too_much(autojump_clock: MockClock) -> None:
     """Readers that do not read cannot take the memory of the host."""
     async with conversing() as c:
-        c.budget.bytes = c.budget.max_bytes
+        c.budget.bytes = c.budget.enough_bytes
         answer = await c.say(b"slow a\nping\n")
         assert (
             answer == b"An error occured : too many answers wait for their readers; try again later\npong\n"
@@ -273,7 +274,7 @@ async def test_the_budget_is_asked_when_the_turn_of_the_work_has_come(autojump_c
     """Commands that were pipelined while there was room do not pass a budget that is spent since."""
     async with conversing(Limits(running_per_client=1)) as c:
         await c.say(b"slow a\nslow b\n")
-        c.budget.bytes = c.budget.max_bytes
+        c.budget.bytes = c.budget.enough_bytes
         c.slow.finish("a")
         assert (await c.heard()).startswith(b"slow a is done\nAn error occured : too many answers wait")
 
@@ -535,3 +536,27 @@ async def test_a_fault_in_auth_quotes_nothing(autojump_clock: MockClock) -> None
         assert "raise LookupError(argument)" in crashed["exception"]
         assert crashed["exception"].endswith("\nLookupError")
         assert "hunter2" not in str(talk.sink.records)
+
+
+async def test_hundreds_that_fail_at_once_take_turns(autojump_clock: MockClock) -> None:
+    """Work that fails without waiting for anything holds nobody up, however much of it is asked."""
+
+    async def fail(argument: bytes, surroundings: Surroundings, asker: Asker) -> Reply:
+        raise Busy("too much work")
+
+    passes: list[int] = []
+
+    async def count_passes(c: Conversation) -> None:
+        while True:
+            passes.append(c.outcomes.get("busy", 0))
+            await trio.lowlevel.checkpoint()
+
+    rows = {b"fail": Command("fail", "fail", "fail at once", work=fail)}
+    async with conversing(Limits(running_per_client=32), rows) as c, trio.open_nursery() as nursery:
+        nursery.start_soon(count_passes, c)
+        await c.client.send_all(b"fail\n" * 60)
+        while c.outcomes.get("busy", 0) < 60:
+            await trio.lowlevel.checkpoint()
+        passes.append(60)
+        nursery.cancel_scope.cancel()
+    assert max(later - earlier for earlier, later in itertools.pairwise(passes)) <= 2

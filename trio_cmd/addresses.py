@@ -18,6 +18,7 @@ __all__ = [
     "is_local_network",
     "parse_address",
     "parse_network",
+    "show_site",
 ]
 
 Unix = Literal["unix"]
@@ -27,6 +28,7 @@ Network = IPv4Network | IPv6Network | Unix
 
 _MAPPED_BITS = 96  # of ::ffff:0:0/96
 _IPV6_SITE_BITS = 64  # one host can have any address of its /64
+_IPV6_HOST_BITS = 128 - _IPV6_SITE_BITS
 # One address, or one and the number of its bits: a mask would be read in two ways.
 _FORM = re.compile(r"[0-9a-fA-F.:]+(?:/[0-9]{1,3})?")
 _EXPECTED = 'expected an address, a network like 10.0.0.0/8, or "unix"'
@@ -84,5 +86,12 @@ def is_local_network(network: Network) -> bool:
 def address_key(address: Address) -> Hashable:
     """Give what all addresses that one host can choose from have in common: of IPv6, the /64."""
     if isinstance(address, IPv6Address):
-        return int(address) >> (128 - _IPV6_SITE_BITS)
+        return int(address) >> _IPV6_HOST_BITS
     return address
+
+
+def show_site(address: Address) -> str:
+    """Show what ``address_key`` takes for one: of IPv6 the /64, but ``::1``."""
+    if is_local(address) or not isinstance(address, IPv6Address):
+        return str(address)
+    return str(IPv6Network((int(address) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS, _IPV6_SITE_BITS)))

@@ -9,7 +9,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from trio_cmd.addresses import Address, Network, address_key, is_local, parse_network
+from trio_cmd.addresses import Address, Network, address_key, is_local, parse_network, show_site
 from trio_cmd.settings import Grant
 from trio_cmd.tokens import find_matches
 
@@ -39,6 +39,10 @@ class Visitor:
         """Give what all clients have in common that one host, or one user of this host, can be."""
         assert self.address is not None
         return ("unix", self.uid) if self.address == "unix" else address_key(self.address)
+
+    def shown_site(self) -> str:
+        """Show where it is, the same for all addresses that one host can choose from."""
+        return "unknown" if self.address is None else show_site(self.address)
 
 
 class _Rule:

@@ -1,53 +1,105 @@
-"""The limit of clients, and refusing aloud: nobody is turned away without being told why."""
+"""The limits of clients, and refusing aloud: nobody is turned away without being told why."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
 
 import trio
 
+from trio_cmd.addresses import Address, address_key, is_local
 from trio_cmd.server.descriptors import LINGERING_REFUSALS
 from trio_cmd.wire.messages import format_notice
 from trio_cmd.wire.stream import ClientStream, linger
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 __all__ = ["Admission"]
 
 # A refused client has nothing to wait for but its one line.
 LINGER_SECONDS = 1.0
+# Of one address, so that whoever knocks all the time does not take all of them.
+LINGERING_PER_ADDRESS = 8
+# The last places are for whoever sits at the host and looks why it is full ...
+KEPT_PLACES = 3
+# ... but not where they would be a third of all.
+KEPT_FROM_PLACES = 10
+
+
+class _Places:
+    """Places, of which one address gets only so many; clients on this host are not counted by address.
+
+    Args:
+        places: how many there are.
+        per_address: how many of them one address gets.
+        kept: how many are only for clients on this host.
+    """
+
+    def __init__(self, places: int, per_address: int, kept: int = 0) -> None:
+        self.limiter = trio.CapacityLimiter(places)
+        self._per_address = per_address
+        self._kept = kept
+        self._taken: Counter[Hashable] = Counter()  # by address
+        self._keys: dict[object, Hashable] = {}  # of those who are counted
+
+    def take(self, client: object, address: Address) -> bool:
+        """Give a client a place, which ``leave`` gives back, if there is one for its address."""
+        is_counted = not is_local(address)
+        key = address_key(address)
+        kept = self._kept if is_counted else 0
+        if self.limiter.available_tokens <= kept or self._taken[key] >= self._per_address:
+            return False
+        self.limiter.acquire_on_behalf_of_nowait(client)
+        if is_counted:
+            self._taken[key] += 1
+            self._keys[client] = key
+        return True
+
+    def leave(self, client: object) -> None:
+        """Give a client's place back."""
+        self.limiter.release_on_behalf_of(client)
+        key = self._keys.pop(client, None)
+        if key is not None:
+            self._taken[key] -= 1
+            if not self._taken[key]:
+                del self._taken[key]
 
 
 class Admission:
     """The places for clients.
 
     Args:
-        max_clients: how many at once.
+        max_clients: how many at once; the last three are only for clients on this host.
+        max_per_address: how many of one address, but for clients on this host.
+
+    Attributes:
+        refused: how many were refused so far, by reason.
     """
 
-    def __init__(self, max_clients: int) -> None:
-        self._limiter = trio.CapacityLimiter(max_clients)
-        self._lingering = trio.CapacityLimiter(LINGERING_REFUSALS)
-        self.refused = 0
+    def __init__(self, max_clients: int, max_per_address: int) -> None:
+        kept = KEPT_PLACES if max_clients >= KEPT_FROM_PLACES else 0
+        self._clients = _Places(max_clients, max_per_address, kept)
+        self._lingering = _Places(LINGERING_REFUSALS, LINGERING_PER_ADDRESS)
+        self.refused: Counter[str] = Counter()
 
     @property
     def max_clients(self) -> int:
         """How many clients there may be."""
-        return int(self._limiter.total_tokens)
+        return int(self._clients.limiter.total_tokens)
 
     @property
     def clients(self) -> int:
         """How many clients there are."""
-        return self._limiter.borrowed_tokens
+        return self._clients.limiter.borrowed_tokens
 
-    def try_admit(self, client: object) -> bool:
-        """Give a client a place, which ``leave`` gives back, or count it as refused."""
-        try:
-            self._limiter.acquire_on_behalf_of_nowait(client)
-        except trio.WouldBlock:
-            self.refused += 1
-            return False
-        return True
+    def try_admit(self, client: object, address: Address) -> bool:
+        """Give a client a place, which ``leave`` gives back, if there is one for its address."""
+        return self._clients.take(client, address)
 
     def leave(self, client: object) -> None:
         """Give a client's place back."""
-        self._limiter.release_on_behalf_of(client)
+        self._clients.leave(client)
 
-    async def refuse(self, stream: ClientStream, reason: str, address: str) -> int:
+    async def refuse(self, stream: ClientStream, reason: str, address: Address) -> int:
         """Tell a client why it is refused; the caller closes the stream.
 
         The line arrives also when the client has already sent commands, as long as not too many
@@ -61,15 +113,12 @@ class Admission:
 
         Cancel: nothing is left behind.
         """
-        notice = format_notice(reason, "text", address=address)
-        sent = stream.send_nowait(notice)
-        try:
-            self._lingering.acquire_on_behalf_of_nowait(stream)
-        except trio.WouldBlock:
+        sent = stream.send_nowait(format_notice(reason, "text", address=address))
+        if not self._lingering.take(stream, address):
             await trio.lowlevel.checkpoint()
             return sent
         try:
             await linger(stream, LINGER_SECONDS)
         finally:
-            self._lingering.release_on_behalf_of(stream)
+            self._lingering.leave(stream)
         return sent

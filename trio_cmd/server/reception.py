@@ -9,13 +9,14 @@ from typing import Any
 
 import trio
 
-from trio_cmd.addresses import Address, parse_address
+from trio_cmd.addresses import Address, parse_address, show_site
 from trio_cmd.records import EventLogger, events
 from trio_cmd.records.events import lost_event, record_fault
 from trio_cmd.server.access import Access, Visitor
 from trio_cmd.server.admission import Admission
 from trio_cmd.server.attempts import WrongTokens
 from trio_cmd.server.deadlines import Sweeper
+from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.identity import ClientIdentity, Tables
 from trio_cmd.server.session import Session, Shared
 from trio_cmd.server.unix_socket import Credentials, peer_credentials
@@ -54,6 +55,7 @@ class Visit:
     """What the record says at the end of a connection."""
 
     def __init__(self) -> None:
+        self.is_recorded = True  # else a sum tells of it
         self.reason: str | None = None
         self.began = time.monotonic()
         self.requests = 0
@@ -85,6 +87,7 @@ class Reception:
         tables: what each may ask.
         admission: the places for clients.
         sweeper: keeps their deadlines.
+        flooding: decides which refusals are recorded by themselves.
         is_stopping: tells whether the server stops.
     """
 
@@ -96,6 +99,7 @@ class Reception:
         tables: Tables,
         admission: Admission,
         sweeper: Sweeper,
+        flooding: Flooding,
         is_stopping: Callable[[], bool],
     ) -> None:
         self._shared = shared
@@ -104,6 +108,7 @@ class Reception:
         self._tables = tables
         self._admission = admission
         self._sweeper = sweeper
+        self._flooding = flooding
         self._is_stopping = is_stopping
         self._attempts = WrongTokens()
         self._numbers = itertools.count()
@@ -119,7 +124,6 @@ class Reception:
         log = self._log.bind(system=SYSTEM, connection=number, **peer.fields())
         try:
             async with stream:
-                log.record(events.CLIENT_CONNECTED)
                 await self._receive(stream, peer, log, log.bind(system=f"CmdProtocol,{number},{peer.host}"))
         except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
             record_fault(log, errors)
@@ -131,33 +135,44 @@ class Reception:
         visit = Visit()
         address = peer.address()
         try:
-            reason = self._judge(visit, address)
-            if reason is None:
+            try:
+                visit.reason = self._judge(visit, address)
+            finally:
+                if visit.is_recorded:
+                    log.record(events.CLIENT_CONNECTED)
+            if address is None:
+                await trio.lowlevel.checkpoint()
+            elif visit.reason is None:
                 await self._admit(stream, peer.visitor(), own_log, visit)
             else:
-                visit.reason = reason
-                await self._refuse(stream, peer, log, visit)
+                await self._refuse(stream, address, visit.reason, log, visit)
         except trio.BrokenResourceError:
             visit.reason = "reset"  # a refused client that did not wait for its answer
         finally:
-            visit.record(own_log)
+            if visit.is_recorded:
+                visit.record(own_log)
 
     def _judge(self, visit: Visit, address: Address | None) -> str | None:
         """Give a client a place, or tell why it gets none."""
         if address is None:
             return "reset"
         if not self._access.is_admissible(address):
-            self._admission.refused += 1
-            return "not-allowed"
-        return None if self._admission.try_admit(visit) else "too-many-clients"
+            reason = "not-allowed"
+        elif not self._admission.try_admit(visit, address):
+            reason = "too-many-clients"
+        else:
+            return None
+        self._admission.refused[reason] += 1
+        visit.is_recorded = self._flooding.is_recorded(events.CLIENT_REFUSED, show_site(address))
+        return reason
 
-    async def _refuse(self, stream: ClientStream, peer: Peer, log: EventLogger, visit: Visit) -> None:
-        notice = NOTICES.get(visit.reason or "")
-        if notice is None or visit.reason is None:
-            await trio.lowlevel.checkpoint()
-            return
-        log.record(events.CLIENT_REFUSED, reason=visit.reason, notice=notice.format(address=peer.host))
-        visit.bytes_out = await self._admission.refuse(stream, visit.reason, peer.host)
+    async def _refuse(
+        self, stream: ClientStream, address: Address, reason: str, log: EventLogger, visit: Visit
+    ) -> None:
+        if visit.is_recorded:
+            notice = NOTICES[reason].format(address=address)
+            log.record(events.CLIENT_REFUSED, reason=reason, notice=notice)
+        visit.bytes_out = await self._admission.refuse(stream, reason, address)
 
     async def _admit(self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit) -> None:
         try:

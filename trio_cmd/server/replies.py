@@ -1,20 +1,32 @@
 """Answers enter in any order, bytes leave in the order asked."""
 
+from trio_cmd.errors import Busy
+
 __all__ = ["Budget", "ReplyQueue", "Slot"]
 
 
 class Budget:
-    """Bytes of finished answers that all clients together have not taken yet."""
+    """Bytes of finished answers that all clients together have not taken yet.
 
-    __slots__ = ("bytes", "max_bytes")
+    Args:
+        max_bytes: how many there should be at most.
+        running_bytes: how many the work that runs at once may add; at most half is kept for it.
+    """
 
-    def __init__(self, max_bytes: int) -> None:
+    __slots__ = ("bytes", "enough_bytes")
+
+    def __init__(self, max_bytes: int, running_bytes: int = 0) -> None:
         self.bytes = 0
-        self.max_bytes = max_bytes
+        self.enough_bytes = max(max_bytes - running_bytes, max_bytes // 2)
 
-    def is_spent(self) -> bool:
-        """Whether no more slow commands may begin."""
-        return self.bytes >= self.max_bytes
+    def check(self) -> None:
+        """See whether more slow commands may begin.
+
+        Raises:
+            Busy: the clients have to take answers first.
+        """
+        if self.bytes >= self.enough_bytes:
+            raise Busy("too many answers wait for their readers")
 
 
 class Slot:

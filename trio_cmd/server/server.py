@@ -21,17 +21,18 @@ from trio_cmd.server.access import Access
 from trio_cmd.server.admission import Admission
 from trio_cmd.server.deadlines import Sweeper, tick_seconds
 from trio_cmd.server.descriptors import fit_descriptors
+from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import Tables
 from trio_cmd.server.listeners import Listeners
-from trio_cmd.server.reception import Reception
+from trio_cmd.server.reception import SYSTEM, Reception
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.session import Shared
 from trio_cmd.settings import Settings
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.limiter import FairLimiter, WaitingRoom
-from trio_cmd.work.logs import LogReader
+from trio_cmd.work.logs import MAX_OUTPUT_BYTES, LogReader
 from trio_cmd.work.processes import GroupReaper
 from trio_cmd.work.programs import Programs
 from trio_cmd.work.roots import Roots
@@ -75,14 +76,16 @@ class Server:
         self._children = FairLimiter(children, waiting_room)
         self._logs = LogReader(self._children, self._reaper, self._sweeper.limit, self._threads)
         self._followers = Followers(settings.limits.followers, self._logs, self._reaper, self._sweeper.limit)
-        self._sharing = Sharing(partial(record_fault, log))
+        # What programs may print while it is decided whether the next may begin.
+        largest = max([MAX_OUTPUT_BYTES, *(p.max_output_bytes for p in settings.programs.values())])
+        budget = Budget(settings.limits.total_pending_bytes, children * largest)
+        self._sharing = Sharing(partial(record_fault, log), budget.check)
         programs = Programs(self._children, self._reaper, self._sweeper.limit)
         work = children + self._hashing.max_threads + settings.limits.followers
-        self._admission = Admission(fit_descriptors(settings, work))
+        self._admission = Admission(fit_descriptors(settings, work), settings.server.max_clients_per_address)
         self._hangups = Hangups()
-        self._shared = Shared(
-            settings.limits, sink, self._hangups, Budget(settings.limits.total_pending_bytes), {}
-        )
+        self._flooding = Flooding(log.bind(system=SYSTEM))
+        self._shared = Shared(settings.limits, sink, self._hangups, budget, {}, self._flooding)
         whole = Surroundings(
             settings,
             self._hashing,
@@ -99,6 +102,7 @@ class Server:
             Tables(whole),
             self._admission,
             self._sweeper,
+            self._flooding,
             self._stop_event.is_set,
         )
         self.stop_reason: str | None = None
@@ -118,12 +122,14 @@ class Server:
                 helpers.start_soon(self._hangups.run)
                 helpers.start_soon(self._reaper.run)
                 helpers.start_soon(self._hashing.run)
+                helpers.start_soon(self._flooding.run)
                 async with self._sharing.open_nursery(), trio.open_nursery() as connections:
                     await self._serve_clients(helpers, connections, task_status)
                 helpers.cancel_scope.cancel()
         finally:
             await self._reaper.close(REAP_SECONDS)
             self._hangups.close()
+            self._flooding.close()
 
     def stop(self, reason: str) -> None:
         """Stop: no new clients; those there may finish what they asked, within ``stop_seconds``."""
@@ -147,7 +153,8 @@ class Server:
             "uptime_seconds": int(time.monotonic() - self._started),
             "clients": self._admission.clients,
             "max_clients": self._admission.max_clients,
-            "refused": self._admission.refused,
+            "refused": sum(self._admission.refused.values()),
+            **{f"refused_{reason}": count for reason, count in sorted(self._admission.refused.items())},
             **{f"commands_{outcome}": count for outcome, count in sorted(self._shared.outcomes.items())},
             "hashing_running": hashing.running,
             "hashing_waiting": hashing.waiting,

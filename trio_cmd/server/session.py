@@ -11,14 +11,13 @@ No socket is touched here, and on the path of a quick command no deadline, scope
 import contextlib
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
 from trio_cmd.commands import Command, Work
 from trio_cmd.errors import (
     BadEncoding,
-    Busy,
     ClientFault,
     CommandFailed,
     LineTooLong,
@@ -26,8 +25,9 @@ from trio_cmd.errors import (
     Stopping,
     UnknownCommand,
 )
-from trio_cmd.records import EventLogger, Sink
+from trio_cmd.records import EventLogger, Sink, events
 from trio_cmd.server.deadlines import Clock
+from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.following import StreamedAnswer
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import ClientIdentity
@@ -72,6 +72,8 @@ class Shared:
         hangups: watches connections nobody reads from.
         budget: of all unwritten answers.
         outcomes: how many commands had which outcome so far.
+        flooding: decides which unknown commands are recorded by themselves.
+        failing: slow commands that fail take turns: one in each pass of the event loop.
     """
 
     limits: Limits
@@ -79,6 +81,8 @@ class Shared:
     hangups: Hangups
     budget: Budget
     outcomes: dict[str, int]
+    flooding: Flooding
+    failing: trio.Lock = field(default_factory=trio.Lock)
 
 
 class Waiting(StreamedAnswer):
@@ -307,8 +311,11 @@ class Session:
             return
         if request is None:
             return
-        asked = self._note(request, show_line(line))
         command = self._identity.surroundings.commands.get(request.name)
+        if command is None and self._is_summed(request.name):
+            self._answer_summed(request)
+            return
+        asked = self._note(request, show_line(line))
         if command is not None and command.work is not None:
             self._begin_work(command.work, asked)
         else:
@@ -339,8 +346,25 @@ class Session:
         except Exception as error:  # the first net: a fault in a command costs one answer
             return Reply(error=self._trail.fault(error, request))
 
+    def _is_summed(self, name: bytes) -> bool:
+        """Count what is no allowed command; whether it is one unknown too many to be recorded by itself."""
+        if self._identity.exists(name):
+            return False
+        return not self._shared.flooding.is_recorded(
+            events.COMMAND_RECEIVED, self._identity.visitor.shown_site()
+        )
+
+    def _answer_summed(self, request: Request) -> None:
+        """Answer an unknown command that only a sum will tell of."""
+        self.requests += 1
+        asked = Asked(self.requests, request, "", self._form, time.perf_counter())
+        reply = Reply(error=UnknownCommand())
+        self._give(self._trail.answered_summed(asked, reply), reply)
+
     def _answer(self, asked: Asked, reply: Reply) -> None:
-        answer = self._trail.answered(asked, reply)
+        self._give(self._trail.answered(asked, reply), reply)
+
+    def _give(self, answer: bytes, reply: Reply) -> None:
         if answer:
             self._replies.add(answer)
         self._form = reply.form or self._form
@@ -386,11 +410,14 @@ class Session:
 
     async def _work(self, job: Job, waiting: Waiting) -> Reply:
         assert job.asked.request is not None
-        if self._shared.budget.is_spent():  # asked when its turn has come: it may have waited long
-            return Reply(error=Busy("too many answers wait for their readers"))
         try:
+            self._shared.budget.check()  # when its turn has come: it may have waited long
             return await job.work(job.asked.request.argument, self._identity.surroundings, waiting)
         except CommandFailed as error:
+            # What fails at once costs next to nothing to ask for, and hundreds of tasks that do
+            # so side by side would make one pass of the event loop last as long as all of them.
+            async with self._shared.failing:
+                await trio.lowlevel.checkpoint()
             return Reply(error=error)
 
     def show_progress(self, job: Job, done: int, total: int) -> None:

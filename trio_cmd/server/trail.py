@@ -81,6 +81,15 @@ class Trail:
         self._completed(asked, outcome, _level(reply.error), seconds, streamed_bytes + len(answer), facts)
         return answer
 
+    def answered_summed(self, asked: Asked, reply: Reply) -> bytes:
+        """Write the answer to a line that only a sum of the record tells of; its outcome is counted."""
+        assert asked.request is not None
+        assert reply.error is not None
+        code = reply.error.code
+        self._outcomes[code] = self._outcomes.get(code, 0) + 1
+        seconds = time.perf_counter() - asked.began
+        return format_reply(reply, asked.form, asked.number, asked.request.name, seconds)
+
     def unanswered(self, asked: Asked) -> None:
         """Record that the asker left before the answer was ready."""
         self._completed(asked, "gone", "info", time.perf_counter() - asked.began, 0, {})

@@ -26,6 +26,8 @@ LINGER_BYTES = 65536
 
 # A lost client is found in 60 s, long before a home router forgets the connection.
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+# The sweeper looks each second at least: it is to tell first that a client does not read.
+_SWEEPER_SECONDS = 3
 _SIOCINQ = termios.FIONREAD
 _SIOCOUTQ = termios.TIOCOUTQ
 
@@ -215,7 +217,7 @@ def set_socket_options(sock: trio.socket.SocketType, write_seconds: float) -> No
 
     Args:
         sock: a connected socket; one that is not TCP is left as it is.
-        write_seconds: how long sent bytes may stay unconfirmed.
+        write_seconds: how long the sweeper lets sent bytes stay unconfirmed; the kernel does a little longer.
 
     Raises:
         OSError: the connection is already gone.
@@ -223,7 +225,7 @@ def set_socket_options(sock: trio.socket.SocketType, write_seconds: float) -> No
     if sock.family == getattr(socket, "AF_UNIX", None):
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = {**_KEEPALIVE, "TCP_USER_TIMEOUT": int(write_seconds * 1000)}
+    options = {**_KEEPALIVE, "TCP_USER_TIMEOUT": int((write_seconds + _SWEEPER_SECONDS) * 1000)}
     for name, value in options.items():
         if (option := getattr(socket, name, None)) is not None:  # Linux has all, macOS some
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
