@@ -101,6 +101,6 @@ def fix(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure; a figure is never a test."""
     install(session, "test")
-    for program in ("hot.py", "sharing.py", "large_file.py"):
+    for program in ("hot.py", "sharing.py", "large_file.py", "never_read.py"):
         # The programs import their neighbours.
         session.run("python", f"scripts/bench/{program}", env={"PYTHONSAFEPATH": ""})

@@ -1,4 +1,5 @@
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -86,3 +87,12 @@ def log_file(tmp_path: Path) -> Path:
     path = tmp_path / "syslog"
     path.write_text("".join(f"Nov 20 15:02:{n:02} lab CRON[{n}]: line {n}\n" for n in range(20)))
     return path
+
+
+@pytest.fixture
+def enough_descriptors() -> Iterator[None]:
+    """Let this process hold two thousand clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2000)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

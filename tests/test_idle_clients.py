@@ -1,9 +1,7 @@
 """A thousand clients that say nothing cost little, and leave quickly."""
 
-import resource
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -13,15 +11,6 @@ from program import Program, read_all, wait_until
 
 CLIENTS = 1000
 MAX_BYTES_EACH = 10 * 1024
-
-
-@pytest.fixture
-def enough_descriptors() -> Iterator[None]:
-    """Let this process hold the clients."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * CLIENTS)), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def connect_many(program: Program, stack: ExitStack) -> list[socket.socket]:
