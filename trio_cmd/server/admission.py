@@ -43,13 +43,12 @@ class _Places:
 
     def take(self, client: object, address: Address) -> bool:
         """Give a client a place, which ``leave`` gives back, if there is one for its address."""
-        is_counted = not is_local(address)
-        key = address_key(address)
-        kept = self._kept if is_counted else 0
+        key = None if is_local(address) else address_key(address)
+        kept = 0 if key is None else self._kept
         if self.limiter.available_tokens <= kept or self._taken[key] >= self._per_address:
             return False
         self.limiter.acquire_on_behalf_of_nowait(client)
-        if is_counted:
+        if key is not None:
             self._taken[key] += 1
             self._keys[client] = key
         return True
