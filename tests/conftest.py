@@ -10,6 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from certificates import Certificates
 from program import Program, children_of, wait_until
 
 StartProgram = Callable[..., Program]
@@ -58,6 +59,12 @@ def no_orphans() -> Iterator[None]:
 def reap(pids: set[int]) -> set[int]:
     """Take the exit statuses of those that have ended; returns the others."""
     return {pid for pid in pids if os.waitpid(pid, os.WNOHANG)[0] == 0}
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates, good ones and bad ones, in files."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

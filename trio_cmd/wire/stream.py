@@ -2,7 +2,7 @@
 
 The session knows one kind of stream, ``ClientStream``.  ``SocketStream`` is the fast path of a
 TCP or unix socket: the read or write is tried at once and costs one system call.  ``PlainStream``
-lends the same face to any other stream of Trio (memory, TLS).
+lends the same face to any other stream of Trio (memory).  ``tls`` has the one that seals.
 """
 
 import abc
@@ -17,7 +17,7 @@ import trio
 from trio.abc import HalfCloseableStream
 from trio.lowlevel import checkpoint, wait_readable, wait_writable
 
-__all__ = ["ClientStream", "PlainStream", "SocketStream", "linger", "set_socket_options"]
+__all__ = ["ClientStream", "PlainStream", "SocketStream", "drain", "linger", "set_socket_options"]
 
 RECEIVE_BYTES = 65536
 # Small enough that a write deadline sees progress, large enough to cost nothing.
@@ -70,6 +70,24 @@ class ClientStream(HalfCloseableStream):
     @abc.abstractmethod
     def waiting_bytes(self) -> tuple[int, int]:
         """How much the client sent that was not read, and did not yet confirm of what it was sent."""
+
+    async def discard_some(self, max_bytes: int) -> int:
+        """Read what is there and throw it away.
+
+        Returns:
+            How many bytes came over the wire, none at the end of input.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+        """
+        return len(await self.receive_some(max_bytes))
+
+    async def say_end(self) -> None:  # noqa: B027 - most need not say it
+        """Say that nothing more comes, where that is a message of its own; nothing may be sent afterwards.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+        """
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write all; see ``trio.abc.SendStream``."""
@@ -201,15 +219,26 @@ async def linger(stream: ClientStream, seconds: float, *, is_ended: bool = False
     Cancel: nothing is left behind.
     """
     try:
-        if is_ended or stream.waiting_bytes() == (0, 0):
-            return
         with trio.move_on_after(seconds):
-            await stream.send_eof()
-            left = LINGER_BYTES
-            while left > 0 and (data := await stream.receive_some(left)):
-                left -= len(data)
+            await stream.say_end()
+            if not is_ended and stream.waiting_bytes() != (0, 0):
+                await drain(stream)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # the client was faster
+
+
+async def drain(stream: ClientStream) -> None:
+    """Close the sending side, then read and throw away until the client closes, at most 64 KiB.
+
+    Raises:
+        trio.BrokenResourceError: the client is gone.
+
+    Cancel: nothing is left behind.
+    """
+    await stream.send_eof()
+    left = LINGER_BYTES
+    while left > 0 and (count := await stream.discard_some(left)):
+        left -= count
 
 
 def set_socket_options(sock: trio.socket.SocketType, write_seconds: float) -> None:

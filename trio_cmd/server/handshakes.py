@@ -1,0 +1,175 @@
+"""A connection enters, TLS with a known client leaves: within a time, and not too many at once.
+
+Who never finishes a handshake has said nothing yet that it could be known by.  So there are few
+places for the unfinished, and whoever has most of them loses the oldest: a flood pushes out its
+own, and a client that finishes, in a few milliseconds, is hardly ever met.
+"""
+
+import contextlib
+import ipaddress
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from trio_cmd.server.tls import is_in_time
+from trio_cmd.wire.stream import ClientStream, drain
+from trio_cmd.wire.tls import HandshakeFailed, TlsStream
+
+__all__ = ["Handshakes", "TlsDoor"]
+
+# Two round trips and a signature; ten times the way to the other end of the world on a bad line.
+HANDSHAKE_SECONDS = 5.0
+# A refused client has nothing to wait for but its alert.
+ALERT_SECONDS = 1.0
+# More than one program of a host begins in the same moment, but not many.
+PER_ADDRESS = 4
+# A server for four clients must still let two of them begin at once.
+MIN_IN_ALL = 4
+# Of an IPv6 address the part that is one customer's.
+_IPV6_PREFIX = 64
+
+
+class Unfinished:
+    """A handshake under way.
+
+    Attributes:
+        why: it has failed; nothing as long as it has not.
+    """
+
+    __slots__ = ("scope", "why")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_SECONDS)
+        self.why = ""
+
+    def end(self, why: str) -> None:
+        """Cancel it; the first reason holds."""
+        self.why = self.why or why
+        self.scope.cancel()
+
+
+class Handshakes:
+    """The handshakes under way, by address.
+
+    Args:
+        max_clients: of the server; a quarter of these may be under way.
+    """
+
+    def __init__(self, max_clients: int) -> None:
+        self.max_in_all = max(MIN_IN_ALL, max_clients // 4)
+        self.count = 0
+        self._by_address: dict[str, dict[Unfinished, None]] = {}  # the oldest first
+        self._is_stopping = False
+
+    @contextmanager
+    def limited(self, address: str) -> Iterator[Unfinished]:
+        """Limit what is done inside in time, and in number with all others.
+
+        Args:
+            address: the client's.
+
+        Yields:
+            What is counted.
+
+        Raises:
+            HandshakeFailed: it was ended: by its deadline, for a newer one, or because of ``stop``.
+        """
+        key, unfinished = _key(address), Unfinished()
+        self._by_address.setdefault(key, {})[unfinished] = None
+        self.count += 1
+        self._make_room(key)
+        try:
+            with unfinished.scope:
+                yield unfinished
+        finally:
+            self._forget(key, unfinished)
+        if unfinished.scope.cancelled_caught:
+            raise HandshakeFailed(unfinished.why or f"not finished in {HANDSHAKE_SECONDS:g} s")
+
+    def stop(self) -> None:
+        """End all there are, and all to come."""
+        self._is_stopping = True
+        for key in list(self._by_address):
+            for unfinished in self._by_address[key]:
+                unfinished.end("server is stopping")
+
+    def _make_room(self, key: str) -> None:
+        """End the oldest of whoever has most, if one has too many or all have together."""
+        if self._is_stopping:
+            self.stop()
+        elif len(self._by_address[key]) > PER_ADDRESS and not ipaddress.ip_network(key).is_loopback:
+            self._end_oldest(key)
+        elif self.count > self.max_in_all:
+            self._end_oldest(max(self._by_address, key=lambda other: len(self._by_address[other])))
+
+    def _end_oldest(self, key: str) -> None:
+        oldest = next(iter(self._by_address[key]))
+        oldest.end("too many unfinished handshakes")
+        self._forget(key, oldest)  # it takes no place any more, though it has yet to notice
+
+    def _forget(self, key: str, unfinished: Unfinished) -> None:
+        others = self._by_address.get(key, {})
+        if unfinished in others:
+            del others[unfinished]
+            self.count -= 1
+            if not others:
+                del self._by_address[key]
+
+
+class TlsDoor:
+    """Makes TLS connections of plain ones.
+
+    Args:
+        context: of the server's certificate.
+        max_clients: of the server.
+    """
+
+    def __init__(self, context: ssl.SSLContext, max_clients: int) -> None:
+        self._context = context
+        self._handshakes = Handshakes(max_clients)
+
+    async def open(self, stream: ClientStream, address: str) -> TlsStream:
+        """Shake hands with a client.
+
+        Args:
+            stream: the client's; the caller closes it if this fails, else the new one owns it.
+            address: the client's.
+
+        Raises:
+            HandshakeFailed: why; the client has been sent its alert.
+            trio.BrokenResourceError: the client is gone.
+
+        Cancel: the stream can only be closed.
+        """
+        tls = TlsStream(stream, self._context)
+        with self._handshakes.limited(address) as unfinished:
+            try:
+                await tls.handshake()
+            except HandshakeFailed as error:
+                unfinished.why = str(error)
+                await _let_read(stream)
+                raise
+        if not is_in_time(tls.peer_certificate(), time.time()):
+            raise HandshakeFailed("certificate has expired")
+        return tls
+
+    def stop(self) -> None:
+        """End the handshakes under way; whoever comes now is closed."""
+        self._handshakes.stop()
+
+
+async def _let_read(stream: ClientStream) -> None:
+    """Give a client the time to read its alert; one of TLS 1.3 may be sending already."""
+    with trio.move_on_after(ALERT_SECONDS), contextlib.suppress(trio.BrokenResourceError):
+        await drain(stream)
+
+
+def _key(address: str) -> str:
+    """Give what counts as one address: the network of a customer."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    prefix = _IPV6_PREFIX if ip.version == 6 and not ip.is_loopback else ip.max_prefixlen
+    return str(ipaddress.ip_network((ip, prefix), strict=False))

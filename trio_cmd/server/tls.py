@@ -1,0 +1,174 @@
+"""The ``[tls]`` of the settings enters, what handshakes need leaves; and who a certificate names."""
+
+import os
+import ssl
+import stat
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from trio_cmd.errors import SettingsError
+from trio_cmd.escape import escape, quote
+
+__all__ = ["is_in_time", "make_context", "peer_names"]
+
+# Who may write a file of the settings may choose who is let in.
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS_READ = stat.S_IROTH
+
+
+class TlsFiles(Protocol):
+    """The paths of three files in PEM form; empty: none."""
+
+    @property
+    def certificate(self) -> str:
+        """Of the server, and behind it those of the authorities between it and the root."""
+
+    @property
+    def key(self) -> str:
+        """Of the server's certificate."""
+
+    @property
+    def client_ca(self) -> str:
+        """Of the authorities whose clients are let in; with none, no client is asked for a certificate."""
+
+
+def make_context(files: TlsFiles) -> ssl.SSLContext | None:
+    """Read the files.
+
+    Returns:
+        What handshakes need, or ``None``: there is no TLS.
+
+    Raises:
+        SettingsError: with a line for each fault.
+    """
+    if not (files.certificate or files.key or files.client_ca):
+        return None
+    faults: list[str] = []
+    for name in ("certificate", "key", "client_ca"):
+        _tell(faults, name, files, partial(_check_file, files, name))
+    context = _empty_context()
+    if not faults:
+        _tell(faults, "certificate", files, partial(_check_certificates, files.certificate))
+    if not faults:
+        _tell(faults, "key", files, partial(_load_key, context, files))
+        _tell(faults, "client_ca", files, partial(_load_client_ca, context, files.client_ca))
+    if faults:
+        raise SettingsError(faults)
+    return context
+
+
+def peer_names(certificate: Mapping[str, Any]) -> frozenset[str]:
+    """Name whom a verified certificate was given to.
+
+    Args:
+        certificate: as ``ssl`` spells it; empty: there is none.
+
+    Returns:
+        The DNS names and URIs of its subjectAltName; where there is neither, its common name if it
+        has one and only one; else nothing.
+    """
+    alternatives = certificate.get("subjectAltName", ())
+    names = frozenset(name for kind, name in alternatives if kind in ("DNS", "URI"))
+    if names:
+        return names
+    parts = [part for group in certificate.get("subject", ()) for part in group]
+    common = [text for kind, text in parts if kind == "commonName"]
+    return frozenset(common) if len(common) == 1 else frozenset()
+
+
+def is_in_time(certificate: Mapping[str, Any], now: float) -> bool:
+    """Tell whether a certificate holds now.
+
+    A resumed connection brings the certificate of the first one, which OpenSSL does not look at
+    again (RFC 5077, 5.7).
+
+    Args:
+        certificate: as ``ssl`` spells it; empty: there is none, and nothing that could end.
+        now: seconds since the epoch.
+    """
+    return not certificate or now <= ssl.cert_time_to_seconds(certificate["notAfter"])
+
+
+def _tell(faults: list[str], name: str, files: TlsFiles, check: Callable[[], None]) -> None:
+    """Have a file checked, and add what is wrong with it."""
+    path = getattr(files, name)
+    head = f"tls.{name}: {quote(path)}" if path else f"tls.{name}"
+    try:
+        check()
+    except ssl.SSLError as error:
+        faults.append(f"{head}: {_explain(error, name)}")
+    except OSError as error:
+        faults.append(f"{head}: {os.strerror(error.errno or 0)}; name a file in PEM form that can be read")
+    except ValueError as error:
+        faults.append(f"{head}: {error}")
+
+
+def _check_file(files: TlsFiles, name: str) -> None:
+    """Look at a file before OpenSSL does, which would wait for a FIFO and says little.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: what is wrong with it, in one line.
+    """
+    path = getattr(files, name)
+    if not path:
+        if name != "client_ca":
+            raise ValueError("expected a path, because another one of [tls] is given")
+        return
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise ValueError("not a regular file; name a file in PEM form")
+    if name == "key" and mode & _OTHERS_READ:
+        raise ValueError("others than its owner and group may read it; chmod o= it")
+    if mode & _OTHERS_WRITE:
+        raise ValueError("others than its owner may write it; chmod go-w it")
+    with open(path, "rb"):
+        pass  # it may be read
+
+
+def _empty_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A ticket would be sent to clients that never read; each connection is verified by itself.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+def _check_certificates(path: str) -> None:
+    """Read the certificates of a file into nowhere: an error of both files says not of which it is.
+
+    Raises:
+        ssl.SSLError: there are none.
+    """
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+
+
+def _load_key(context: ssl.SSLContext, files: TlsFiles) -> None:
+    context.load_cert_chain(files.certificate, files.key, password=_refuse_to_ask)
+
+
+def _load_client_ca(context: ssl.SSLContext, path: str) -> None:
+    if path:
+        context.load_verify_locations(path)
+        context.verify_mode = ssl.CERT_REQUIRED
+
+
+def _refuse_to_ask() -> str:
+    """Keep OpenSSL from asking for a password on the terminal.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError("the key is encrypted, and nobody is there to be asked; give one that is not")
+
+
+def _explain(error: ssl.SSLError, name: str) -> str:
+    """Say what OpenSSL found wrong with a file, and what to do."""
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "not the key of the certificate; name the two that belong together"
+    if error.reason in (None, "NO_CERTIFICATE_OR_CRL_FOUND"):
+        return f"no {'private key' if name == 'key' else 'certificate'} in it; name a file in PEM form"
+    reason = error.reason.lower().replace("_", " ")
+    return f"OpenSSL refuses it: {escape(reason)}; make another one"
