@@ -1,13 +1,13 @@
 """Certificates for the tests, made as the tests run: good ones, and each kind of bad one."""
 
-import datetime
+import datetime as dt
 import ssl
 from pathlib import Path
 
 import trustme
 
-NOW = datetime.datetime.now(datetime.UTC)
-DAY = datetime.timedelta(days=1)
+NOW = dt.datetime.now(dt.UTC)
+DAY = dt.timedelta(days=1)
 
 
 class Certificates:
@@ -36,8 +36,8 @@ class Certificates:
         *identities: str,
         common_name: str | None = None,
         ca: trustme.CA | None = None,
-        not_before: datetime.datetime | None = None,
-        not_after: datetime.datetime | None = None,
+        not_before: dt.datetime | None = None,
+        not_after: dt.datetime | None = None,
     ) -> str:
         """Sign a client's certificate; returns the path of it and its key, in one file."""
         signed = (ca or self._ca).issue_cert(
@@ -66,4 +66,3 @@ class Certificates:
         path.write_bytes(data)
         path.chmod(mode)
         return str(path)
-

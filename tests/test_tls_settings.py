@@ -1,35 +1,29 @@
 """The files of ``[tls]``: each fault is told in one line, before the first client comes."""
 
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from certificates import Certificates
 from trio_cmd.errors import SettingsError
 from trio_cmd.server.tls import is_in_time, make_context, peer_names
+from trio_cmd.settings import Tls
 
 
-@dataclass
-class Files:
-    """The three paths of the settings."""
-
-    certificate: str = ""
-    key: str = ""
-    client_ca: str = ""
-
-
-def faults(files: Files) -> list[str]:
+def faults(files: Tls) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         make_context(files)
     return caught.value.faults
 
 
 @pytest.fixture
-def good(certificates: Certificates) -> Files:
+def good(certificates: Certificates) -> Tls:
     """What works."""
-    return Files(certificates.server_certificate, certificates.server_key, certificates.ca)
+    return Tls(
+        certificate=certificates.server_certificate, key=certificates.server_key, client_ca=certificates.ca
+    )
 
 
 @pytest.fixture
@@ -43,78 +37,61 @@ def junk(tmp_path: Path) -> str:
 
 def test_without_files_there_is_no_tls() -> None:
     """TLS is for those who ask for it."""
-    assert make_context(Files()) is None
+    assert make_context(Tls()) is None
 
 
-def test_good_files_are_good(good: Files) -> None:
+def test_good_files_are_good(good: Tls) -> None:
     """With and without clients that must be known."""
     assert make_context(good) is not None
-    good.client_ca = ""
-    assert make_context(good) is not None
-
-
-@pytest.mark.parametrize(
-    ("given", "missing"),
-    [
-        (Files(certificate="server.pem"), ["key"]),
-        (Files(key="server.key"), ["certificate"]),
-        (Files(client_ca="ca.pem"), ["certificate", "key"]),
-    ],
-)
-def test_half_of_the_files_is_a_fault(certificates: Certificates, given: Files, missing: list[str]) -> None:
-    """Nobody believes to have TLS who has none."""
-    folder = Path(certificates.ca).parent
-    for name, file in vars(given).items():
-        setattr(given, name, str(folder / file) if file else "")
-    expected = "expected a path, because another one of [tls] is given"
-    assert faults(given) == [f"tls.{name}: {expected}" for name in missing]
+    assert make_context(replace(good, client_ca="")) is not None
 
 
 def test_all_missing_files_are_told_at_once(tmp_path: Path) -> None:
     """One start tells all there is to mend."""
     missing = "No such file or directory; name a file in PEM form that can be read"
-    assert faults(Files(*(str(tmp_path / name) for name in "abc"))) == [
-        f"tls.certificate: '{tmp_path}/a': {missing}",
-        f"tls.key: '{tmp_path}/b': {missing}",
-        f"tls.client_ca: '{tmp_path}/c': {missing}",
+    assert faults(Tls(**{name: str(tmp_path / name) for name in ("certificate", "key", "client_ca")})) == [
+        f"tls.certificate: '{tmp_path}/certificate': {missing}",
+        f"tls.key: '{tmp_path}/key': {missing}",
+        f"tls.client_ca: '{tmp_path}/client_ca': {missing}",
     ]
 
 
 @pytest.mark.parametrize("name", ["certificate", "key", "client_ca"])
-def test_a_folder_or_a_fifo_is_refused_and_not_waited_for(good: Files, tmp_path: Path, name: str) -> None:
+def test_a_folder_or_a_fifo_is_refused_and_not_waited_for(good: Tls, tmp_path: Path, name: str) -> None:
     """A start that hangs says nothing."""
-    setattr(good, name, str(tmp_path))
-    assert faults(good) == [f"tls.{name}: '{tmp_path}': not a regular file; name a file in PEM form"]
+    assert faults(replace(good, **{name: str(tmp_path)})) == [
+        f"tls.{name}: '{tmp_path}': not a regular file; name a file in PEM form"
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "what"),
     [("certificate", "certificate"), ("key", "private key"), ("client_ca", "certificate")],
 )
-def test_a_file_without_what_it_is_for_is_refused(good: Files, junk: str, name: str, what: str) -> None:
+def test_a_file_without_what_it_is_for_is_refused(good: Tls, junk: str, name: str, what: str) -> None:
     """A slip in the path is found at the start."""
-    setattr(good, name, junk)
-    assert faults(good) == [f"tls.{name}: '{junk}': no {what} in it; name a file in PEM form"]
+    assert faults(replace(good, **{name: junk})) == [
+        f"tls.{name}: '{junk}': no {what} in it; name a file in PEM form"
+    ]
 
 
-def test_a_key_of_another_certificate_is_refused(good: Files, certificates: Certificates) -> None:
+def test_a_key_of_another_certificate_is_refused(good: Tls, certificates: Certificates) -> None:
     """A half-renewed pair is found at the start, not by the first client."""
-    good.key = certificates.client
+    good = replace(good, key=certificates.client)
     reason = "not the key of the certificate; name the two that belong together"
     assert faults(good) == [f"tls.key: '{certificates.client}': {reason}"]
 
 
 @pytest.mark.needs("openssl")
-def test_an_encrypted_key_is_refused_without_asking(good: Files, tmp_path: Path) -> None:
+def test_an_encrypted_key_is_refused_without_asking(good: Tls, tmp_path: Path) -> None:
     """A server that starts at boot has nobody who could type a password."""
     encrypted = tmp_path / "encrypted.key"
     command = ["openssl", "pkey", "-in", good.key, "-aes256", "-passout", "pass:secret", "-out", encrypted]
     subprocess.run(command, check=True, capture_output=True)
     encrypted.chmod(0o600)
-    good.key = str(encrypted)
+    good = replace(good, key=str(encrypted))
     assert faults(good) == [
-        f"tls.key: '{encrypted}': the key is encrypted, and nobody is there to be asked; "
-        "give one that is not"
+        f"tls.key: '{encrypted}': the key is encrypted, and nobody is there to be asked; give one that is not"
     ]
 
 
@@ -122,10 +99,10 @@ def test_an_encrypted_key_is_refused_without_asking(good: Files, tmp_path: Path)
 def test_what_openssl_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     """A key that is too small protects nobody."""
     key, certificate = tmp_path / "weak.key", tmp_path / "weak.pem"
-    make = "openssl req -x509 -newkey rsa:512 -nodes -subj /CN=weak -keyout".split()
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:512", "-nodes", "-subj", "/CN=weak", "-keyout"]
     subprocess.run([*make, key, "-out", certificate], check=True, capture_output=True)
     key.chmod(0o600)
-    assert faults(Files(str(certificate), str(key))) == [
+    assert faults(Tls(certificate=str(certificate), key=str(key))) == [
         f"tls.key: '{key}': OpenSSL refuses it: ee key too small; make another one"
     ]
 
@@ -139,12 +116,12 @@ def test_what_openssl_refuses_is_told_in_its_words(tmp_path: Path) -> None:
         pytest.param(0o660, False, id="the group may write it"),
     ],
 )
-def test_a_key_is_not_for_everybody(good: Files, tmp_path: Path, mode: int, is_good: bool) -> None:
+def test_a_key_is_not_for_everybody(good: Tls, tmp_path: Path, mode: int, is_good: bool) -> None:
     """Whoever has read the key is the server."""
     key = tmp_path / "server.key"
     key.write_bytes(Path(good.key).read_bytes())
     key.chmod(mode)
-    good.key = str(key)
+    good = replace(good, key=str(key))
     if is_good:
         assert make_context(good)
     else:
@@ -154,12 +131,12 @@ def test_a_key_is_not_for_everybody(good: Files, tmp_path: Path, mode: int, is_g
 
 
 @pytest.mark.parametrize("name", ["certificate", "client_ca"])
-def test_what_others_may_write_is_refused(good: Files, tmp_path: Path, name: str) -> None:
+def test_what_others_may_write_is_refused(good: Tls, tmp_path: Path, name: str) -> None:
     """Whoever may add an authority lets in whom he likes."""
     path = tmp_path / "writable.pem"
     path.write_bytes(Path(getattr(good, name)).read_bytes())
     path.chmod(0o666)
-    setattr(good, name, str(path))
+    good = replace(good, **{name: str(path)})
     reason = "others than its owner may write it; chmod go-w it"
     assert faults(good) == [f"tls.{name}: '{path}': {reason}"]
 

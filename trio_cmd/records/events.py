@@ -63,7 +63,10 @@ CLIENT_LOST = Event(
     "client-lost",
     "info",
     "Lost client connection. Reason: {why}",
-    ("reason", "seconds", "requests", "bytes_in", "bytes_out"),
+    (
+        *("reason", "seconds", "requests", "bytes_in", "bytes_out"),
+        *("tls", "certificate", "tls_error"),
+    ),
 )
 HANDLER_CRASHED = Event("handler-crashed", "error", "Unhandled Error", ("exception",))
 EVENTS_SUMMED = Event(

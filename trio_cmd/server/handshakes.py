@@ -6,14 +6,14 @@ own, and a client that finishes, in a few milliseconds, is hardly ever met.
 """
 
 import contextlib
-import ipaddress
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 import trio
 
+from trio_cmd.addresses import Address, address_key, is_local
 from trio_cmd.server.tls import is_in_time
 from trio_cmd.wire.stream import ClientStream, drain
 from trio_cmd.wire.tls import HandshakeFailed, TlsStream
@@ -28,8 +28,6 @@ ALERT_SECONDS = 1.0
 PER_ADDRESS = 4
 # A server for four clients must still let two of them begin at once.
 MIN_IN_ALL = 4
-# Of an IPv6 address the part that is one customer's.
-_IPV6_PREFIX = 64
 
 
 class Unfinished:
@@ -61,11 +59,11 @@ class Handshakes:
     def __init__(self, max_clients: int) -> None:
         self.max_in_all = max(MIN_IN_ALL, max_clients // 4)
         self.count = 0
-        self._by_address: dict[str, dict[Unfinished, None]] = {}  # the oldest first
+        self._by_address: dict[Hashable, dict[Unfinished, None]] = {}  # the oldest first
         self._is_stopping = False
 
     @contextmanager
-    def limited(self, address: str) -> Iterator[Unfinished]:
+    def limited(self, address: Address) -> Iterator[Unfinished]:
         """Limit what is done inside in time, and in number with all others.
 
         Args:
@@ -77,10 +75,10 @@ class Handshakes:
         Raises:
             HandshakeFailed: it was ended: by its deadline, for a newer one, or because of ``stop``.
         """
-        key, unfinished = _key(address), Unfinished()
+        key, unfinished = address_key(address), Unfinished()
         self._by_address.setdefault(key, {})[unfinished] = None
         self.count += 1
-        self._make_room(key)
+        self._make_room(address, key)
         try:
             with unfinished.scope:
                 yield unfinished
@@ -96,21 +94,21 @@ class Handshakes:
             for unfinished in self._by_address[key]:
                 unfinished.end("server is stopping")
 
-    def _make_room(self, key: str) -> None:
+    def _make_room(self, address: Address, key: Hashable) -> None:
         """End the oldest of whoever has most, if one has too many or all have together."""
         if self._is_stopping:
             self.stop()
-        elif len(self._by_address[key]) > PER_ADDRESS and not ipaddress.ip_network(key).is_loopback:
+        elif len(self._by_address[key]) > PER_ADDRESS and not is_local(address):
             self._end_oldest(key)
         elif self.count > self.max_in_all:
             self._end_oldest(max(self._by_address, key=lambda other: len(self._by_address[other])))
 
-    def _end_oldest(self, key: str) -> None:
+    def _end_oldest(self, key: Hashable) -> None:
         oldest = next(iter(self._by_address[key]))
         oldest.end("too many unfinished handshakes")
         self._forget(key, oldest)  # it takes no place any more, though it has yet to notice
 
-    def _forget(self, key: str, unfinished: Unfinished) -> None:
+    def _forget(self, key: Hashable, unfinished: Unfinished) -> None:
         others = self._by_address.get(key, {})
         if unfinished in others:
             del others[unfinished]
@@ -131,7 +129,7 @@ class TlsDoor:
         self._context = context
         self._handshakes = Handshakes(max_clients)
 
-    async def open(self, stream: ClientStream, address: str) -> TlsStream:
+    async def open(self, stream: ClientStream, address: Address) -> TlsStream:
         """Shake hands with a client.
 
         Args:
@@ -165,11 +163,3 @@ async def _let_read(stream: ClientStream) -> None:
     """Give a client the time to read its alert; one of TLS 1.3 may be sending already."""
     with trio.move_on_after(ALERT_SECONDS), contextlib.suppress(trio.BrokenResourceError):
         await drain(stream)
-
-
-def _key(address: str) -> str:
-    """Give what counts as one address: the network of a customer."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    prefix = _IPV6_PREFIX if ip.version == 6 and not ip.is_loopback else ip.max_prefixlen
-    return str(ipaddress.ip_network((ip, prefix), strict=False))

@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from trio_cmd.addresses import Address, parse_address, show_site
+from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, events
 from trio_cmd.records.events import lost_event, record_fault
 from trio_cmd.server.access import Access, Visitor
@@ -17,11 +18,14 @@ from trio_cmd.server.admission import Admission
 from trio_cmd.server.attempts import WrongTokens
 from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.server.flooding import Flooding
+from trio_cmd.server.handshakes import TlsDoor
 from trio_cmd.server.identity import ClientIdentity, Tables
 from trio_cmd.server.session import Session, Shared
+from trio_cmd.server.tls import peer_names
 from trio_cmd.server.unix_socket import Credentials, peer_credentials
 from trio_cmd.wire.messages import NOTICES
 from trio_cmd.wire.stream import ClientStream, SocketStream, set_socket_options
+from trio_cmd.wire.tls import HandshakeFailed, TlsStream
 
 __all__ = ["SYSTEM", "Peer", "Reception"]
 
@@ -61,6 +65,7 @@ class Visit:
         self.requests = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.tls: dict[str, str] = {}  # the protocol, and whose certificate it was; or what failed
 
     def record(self, log: EventLogger) -> None:
         """Record the end."""
@@ -74,6 +79,7 @@ class Visit:
             requests=self.requests,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
+            **self.tls,
         )
 
 
@@ -89,6 +95,7 @@ class Reception:
         sweeper: keeps their deadlines.
         flooding: decides which refusals are recorded by themselves.
         is_stopping: tells whether the server stops.
+        door: makes TLS of TCP connections; ``None``: they stay plain.
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class Reception:
         sweeper: Sweeper,
         flooding: Flooding,
         is_stopping: Callable[[], bool],
+        door: TlsDoor | None = None,
     ) -> None:
         self._shared = shared
         self._log = log
@@ -110,9 +118,17 @@ class Reception:
         self._sweeper = sweeper
         self._flooding = flooding
         self._is_stopping = is_stopping
+        self._door = door
         self._attempts = WrongTokens()
         self._numbers = itertools.count()
         self.sessions: dict[Session, None] = {}
+
+    def stop(self) -> None:
+        """Say goodbye to everybody, now or after the answers that are under way."""
+        if self._door is not None:
+            self._door.stop()
+        for session in list(self.sessions):
+            session.stop()
 
     async def handle(self, socket_stream: trio.SocketStream) -> None:
         """Serve one connection.
@@ -172,14 +188,59 @@ class Reception:
         if visit.is_recorded:
             notice = NOTICES[reason].format(address=address)
             log.record(events.CLIENT_REFUSED, reason=reason, notice=notice)
-        visit.bytes_out = await self._admission.refuse(stream, reason, address)
+        if self._needs_handshake(stream, address):
+            await trio.lowlevel.checkpoint()  # it could not read a word
+        else:
+            visit.bytes_out = await self._admission.refuse(stream, reason, address)
 
     async def _admit(self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit) -> None:
+        """Let a client in that has a place, which it gives back."""
         try:
-            identity = ClientIdentity(visitor, self._access, self._tables, self._attempts)
-            await self._converse(Session(stream, log, self._shared, identity), visit)
+            if self._needs_handshake(stream, visitor.address):
+                await self._shake_hands(stream, visitor, log, visit)
+            else:
+                await self._enter(stream, visitor, log, visit)
         finally:
             self._admission.leave(visit)
+
+    def _needs_handshake(self, stream: ClientStream, address: Address | None) -> bool:
+        return self._door is not None and address != "unix" and not isinstance(stream, TlsStream)
+
+    async def _shake_hands(
+        self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit
+    ) -> None:
+        """Let a client in by TLS."""
+        assert self._door is not None
+        assert visitor.address is not None
+        visit.reason = "stopping"  # whoever cancels from outside stops the server
+        try:
+            async with await self._door.open(stream, visitor.address) as sealed:
+                visit.reason = None
+                await self._identify(sealed, visitor.address, log, visit)
+        except HandshakeFailed as error:
+            visit.reason = "stopping" if self._is_stopping() else "tls-failed"
+            visit.tls = {"tls_error": str(error)}
+
+    async def _identify(
+        self, stream: TlsStream, address: Address, log: EventLogger, visit: Visit
+    ) -> None:
+        """Let a client in whose certificate, if it has one, is known."""
+        visit.tls = {"tls": stream.version()}
+        names = peer_names(stream.peer_certificate())
+        if names:
+            visit.tls["certificate"] = escape(", ".join(sorted(names)))
+            log = log.bind(certificate=visit.tls["certificate"])
+        visitor = Visitor(address, names)
+        if self._access.is_admitted(visitor):
+            await self._enter(stream, visitor, log, visit)
+        else:
+            visit.reason = "not-allowed"
+            self._admission.refused[visit.reason] += 1
+            await self._refuse(stream, address, visit.reason, log.bind(system=SYSTEM), visit)
+
+    async def _enter(self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit) -> None:
+        identity = ClientIdentity(visitor, self._access, self._tables, self._attempts)
+        await self._converse(Session(stream, log, self._shared, identity), visit)
 
     async def _converse(self, session: Session, visit: Visit) -> None:
         self.sessions[session] = None

@@ -5,6 +5,7 @@ further in is stopped first, and finds everything it needs still there.
 """
 
 import os
+import ssl
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -22,6 +23,7 @@ from trio_cmd.server.admission import Admission
 from trio_cmd.server.deadlines import Sweeper, tick_seconds
 from trio_cmd.server.descriptors import fit_descriptors
 from trio_cmd.server.flooding import Flooding
+from trio_cmd.server.handshakes import TlsDoor
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import Tables
 from trio_cmd.server.listeners import Listeners
@@ -56,9 +58,18 @@ class Server:
         sink: where the log writes; clients wait for it.
         version: of this program, for ``status``.
         roots: below which files may be named; whoever opened them closes them.
+        tls: what handshakes need; ``None``: clients speak in plain text.
     """
 
-    def __init__(self, settings: Settings, log: EventLogger, sink: Sink, version: str, roots: Roots) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: EventLogger,
+        sink: Sink,
+        version: str,
+        roots: Roots,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._settings = settings
         self._log = log
         self._sink = sink
@@ -104,6 +115,7 @@ class Server:
             self._sweeper,
             self._flooding,
             self._stop_event.is_set,
+            None if tls is None else TlsDoor(tls, self._admission.max_clients),
         )
         self.stop_reason: str | None = None
         self._stop_by = float("inf")
@@ -181,8 +193,7 @@ class Server:
             task_status.started(port)
             await self._stop_event.wait()
         self._log.record(events.STOPPING, closed=listeners.closed, reason=self.stop_reason)
-        for session in list(self._reception.sessions):
-            session.stop()
+        self._reception.stop()
         helpers.start_soon(self._lose_patience)
 
     async def _lose_patience(self) -> None:

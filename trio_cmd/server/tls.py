@@ -5,10 +5,11 @@ import ssl
 import stat
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from trio_cmd.errors import SettingsError
 from trio_cmd.escape import escape, quote
+from trio_cmd.settings import Tls
 
 __all__ = ["is_in_time", "make_context", "peer_names"]
 
@@ -17,24 +18,11 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS_READ = stat.S_IROTH
 
 
-class TlsFiles(Protocol):
-    """The paths of three files in PEM form; empty: none."""
-
-    @property
-    def certificate(self) -> str:
-        """Of the server, and behind it those of the authorities between it and the root."""
-
-    @property
-    def key(self) -> str:
-        """Of the server's certificate."""
-
-    @property
-    def client_ca(self) -> str:
-        """Of the authorities whose clients are let in; with none, no client is asked for a certificate."""
-
-
-def make_context(files: TlsFiles) -> ssl.SSLContext | None:
+def make_context(files: Tls) -> ssl.SSLContext | None:
     """Read the files.
+
+    Args:
+        files: paths; a certificate comes with a key.
 
     Returns:
         What handshakes need, or ``None``: there is no TLS.
@@ -42,11 +30,11 @@ def make_context(files: TlsFiles) -> ssl.SSLContext | None:
     Raises:
         SettingsError: with a line for each fault.
     """
-    if not (files.certificate or files.key or files.client_ca):
+    if not files.certificate:
         return None
     faults: list[str] = []
-    for name in ("certificate", "key", "client_ca"):
-        _tell(faults, name, files, partial(_check_file, files, name))
+    for name in filter(partial(getattr, files), ("certificate", "key", "client_ca")):
+        _tell(faults, name, files, partial(_check_file, name, getattr(files, name)))
     context = _empty_context()
     if not faults:
         _tell(faults, "certificate", files, partial(_check_certificates, files.certificate))
@@ -90,10 +78,10 @@ def is_in_time(certificate: Mapping[str, Any], now: float) -> bool:
     return not certificate or now <= ssl.cert_time_to_seconds(certificate["notAfter"])
 
 
-def _tell(faults: list[str], name: str, files: TlsFiles, check: Callable[[], None]) -> None:
+def _tell(faults: list[str], name: str, files: Tls, check: Callable[[], None]) -> None:
     """Have a file checked, and add what is wrong with it."""
     path = getattr(files, name)
-    head = f"tls.{name}: {quote(path)}" if path else f"tls.{name}"
+    head = f"tls.{name}: {quote(path)}"
     try:
         check()
     except ssl.SSLError as error:
@@ -104,18 +92,13 @@ def _tell(faults: list[str], name: str, files: TlsFiles, check: Callable[[], Non
         faults.append(f"{head}: {error}")
 
 
-def _check_file(files: TlsFiles, name: str) -> None:
+def _check_file(name: str, path: str) -> None:
     """Look at a file before OpenSSL does, which would wait for a FIFO and says little.
 
     Raises:
         OSError: it cannot be read.
         ValueError: what is wrong with it, in one line.
     """
-    path = getattr(files, name)
-    if not path:
-        if name != "client_ca":
-            raise ValueError("expected a path, because another one of [tls] is given")
-        return
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         raise ValueError("not a regular file; name a file in PEM form")
@@ -145,7 +128,7 @@ def _check_certificates(path: str) -> None:
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
 
 
-def _load_key(context: ssl.SSLContext, files: TlsFiles) -> None:
+def _load_key(context: ssl.SSLContext, files: Tls) -> None:
     context.load_cert_chain(files.certificate, files.key, password=_refuse_to_ask)
 
 

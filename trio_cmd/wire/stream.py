@@ -82,7 +82,7 @@ class ClientStream(HalfCloseableStream):
         """
         return len(await self.receive_some(max_bytes))
 
-    async def say_end(self) -> None:  # noqa: B027 - most need not say it
+    async def say_end(self) -> None:
         """Say that nothing more comes, where that is a message of its own; nothing may be sent afterwards.
 
         Raises:
