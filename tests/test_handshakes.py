@@ -1,11 +1,20 @@
 """The handshakes under way: how long, how many, and whose is ended."""
 
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from certificates import DAY, NOW, Certificates
 from trio_cmd.addresses import parse_address
-from trio_cmd.server.handshakes import HANDSHAKE_SECONDS, Handshakes
+from trio_cmd.server.handshakes import HANDSHAKE_SECONDS, Handshakes, TlsDoor
+from trio_cmd.server.tls import make_context
+from trio_cmd.settings import Tls
+from trio_cmd.wire.stream import SocketStream
 from trio_cmd.wire.tls import HandshakeFailed
 
 
@@ -147,3 +156,78 @@ async def test_stopping_ends_all_and_all_to_come(autojump_clock: MockClock) -> N
         assert sorted(crowd.ended) == [(name, "server is stopping") for name in ("a", "b", "late")]
         assert trio.current_time() == began
         assert crowd.handshakes.count == 0
+
+
+# The door
+
+Client = trio.SSLStream[trio.SocketStream]
+
+
+@asynccontextmanager
+async def at_the_door(
+    certificates: Certificates, certificate: str = ""
+) -> AsyncIterator[tuple[Client, SocketStream, TlsDoor]]:
+    """A client of TLS 1.3 and a door where certificates are asked for; bounded in time."""
+    files = Tls(
+        certificate=certificates.server_certificate, key=certificates.server_key, client_ca=certificates.ca
+    )
+    context = make_context(files)
+    assert context is not None
+    with trio.fail_after(20):
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener:
+            sock = await trio.testing.open_stream_to_socket_listener(listener)
+            served = SocketStream(await listener.accept())
+        client_context = certificates.client_context(certificate, version=ssl.TLSVersion.TLSv1_3)
+        async with sock, served:
+            client = trio.SSLStream(sock, client_context, server_hostname="localhost")
+            yield client, served, TlsDoor(context, 100)
+
+
+async def test_a_refused_client_that_goes_on_sending_is_not_reset(certificates: Certificates) -> None:
+    """By TLS 1.3 a client sends before it knows that it was refused; a reset could take its alert away."""
+    async with at_the_door(certificates) as (client, served, door), trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            with pytest.raises(HandshakeFailed, match="peer did not return a certificate"):
+                await door.open(served, HOME)
+            await served.aclose()
+
+        nursery.start_soon(serve)
+        await client.do_handshake()
+        sock = client.transport_stream.socket
+        await trio.lowlevel.wait_readable(sock)  # the alert is there
+        for _ in range(3):
+            await client.send_all(b"ping\n")
+            await wait_all_tasks_blocked()
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await client.receive_some()
+        assert "ALERT_CERTIFICATE_REQUIRED" in str(caught.value.__cause__)
+        await client.transport_stream.send_eof()
+
+
+async def test_a_refused_client_that_does_not_leave_is_closed(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert is given a second to arrive, and no more."""
+    monkeypatch.setattr("trio_cmd.server.handshakes.ALERT_SECONDS", 0.05)
+    async with at_the_door(certificates) as (client, served, door), trio.open_nursery() as nursery:
+        nursery.start_soon(client.do_handshake)
+        with pytest.raises(HandshakeFailed, match="peer did not return a certificate"):
+            await door.open(served, HOME)
+
+
+async def test_a_certificate_that_ran_out_since_the_first_connection_opens_nothing(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL does not look again at the certificate of a connection that is resumed."""
+    certificate = certificates.issue("brief", "client.lab", not_after=NOW + DAY)
+    later = time.time() + 2 * DAY.total_seconds()
+    monkeypatch.setattr("trio_cmd.server.handshakes.time.time", lambda: later)
+    async with (
+        at_the_door(certificates, certificate) as (client, served, door),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.do_handshake)
+        with pytest.raises(HandshakeFailed, match="certificate has expired"):
+            await door.open(served, HOME)

@@ -212,14 +212,15 @@ class Reception:
         """Let a client in by TLS."""
         assert self._door is not None
         assert visitor.address is not None
-        visit.reason = "stopping"  # whoever cancels from outside stops the server
         try:
             async with await self._door.open(stream, visitor.address) as sealed:
-                visit.reason = None
                 await self._identify(sealed, visitor.address, log, visit)
         except HandshakeFailed as error:
             visit.reason = "stopping" if self._is_stopping() else "tls-failed"
             visit.tls = {"tls_error": str(error)}
+        except trio.Cancelled:
+            visit.reason = visit.reason or "stopping"  # whoever cancels from outside stops the server
+            raise
 
     async def _identify(
         self, stream: TlsStream, address: Address, log: EventLogger, visit: Visit
