@@ -223,7 +223,7 @@ async def test_a_unix_socket_needs_no_options() -> None:
 
 
 async def test_any_stream_of_trio_can_be_a_clients() -> None:
-    """The session knows one kind of stream, TLS included."""
+    """The session knows one kind of stream."""
     client, end = memory_stream_pair()
     served: ClientStream = PlainStream(end)
     await client.send_all(b"ping\n")

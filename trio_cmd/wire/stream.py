@@ -71,17 +71,6 @@ class ClientStream(HalfCloseableStream):
     def waiting_bytes(self) -> tuple[int, int]:
         """How much the client sent that was not read, and did not yet confirm of what it was sent."""
 
-    async def discard_some(self, max_bytes: int) -> int:
-        """Read what is there and throw it away.
-
-        Returns:
-            How many bytes came over the wire, none at the end of input.
-
-        Raises:
-            trio.BrokenResourceError: the client is gone.
-        """
-        return len(await self.receive_some(max_bytes))
-
     async def say_end(self) -> None:
         """Say that nothing more comes, where that is a message of its own; nothing may be sent afterwards.
 
@@ -237,8 +226,8 @@ async def drain(stream: ClientStream) -> None:
     """
     await stream.send_eof()
     left = LINGER_BYTES
-    while left > 0 and (count := await stream.discard_some(left)):
-        left -= count
+    while left > 0 and (data := await stream.receive_some(left)):
+        left -= len(data)
 
 
 def set_socket_options(sock: trio.socket.SocketType, write_seconds: float) -> None:

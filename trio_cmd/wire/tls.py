@@ -2,7 +2,7 @@
 
 Python's ``ssl`` seals and opens in memory, and what it has sealed is written as everything else
 is: at once as far as the client takes it.  Trio's own stream cannot do that.  It also sends no
-alert to a client it refuses, and cannot answer one that has shut its sending side.
+alert to a client it refuses, and cannot answer one that has just shut its sending side.
 """
 
 import contextlib
@@ -103,10 +103,6 @@ class TlsStream(ClientStream):
             await self._receive_sealed()
             data = self._open_sealed(max_bytes or RECEIVE_BYTES)
         return data
-
-    async def discard_some(self, max_bytes: int) -> int:
-        """See ``ClientStream``; nobody reads it, so it stays sealed."""
-        return await self._stream.discard_some(max_bytes)
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """See ``ClientStream``; what was not taken must be the next that is sent.
