@@ -346,6 +346,19 @@ def test_a_slow_reader_is_cut_by_its_deadline_and_not_told_that_this_was_all(
             read_sealed(client)
 
 
+def test_a_reset_in_the_handshake_is_a_reset(sealed: Program) -> None:
+    """A client that dies is not said to speak bad TLS."""
+
+    def leave() -> None:
+        client = sealed.connect()
+        client.sendall(b"\x16\x03\x01\x02\x00\x01")
+        reset(client)
+
+    lost = lost_after(sealed, leave)
+    assert (lost["reason"], lost["requests"]) == ("reset", 0)
+    assert "tls_error" not in lost
+
+
 def test_a_reset_in_mid_answer_leaves_nothing(sealed: Program, certificates: Certificates) -> None:
     """Clients that die are forgotten, with all that was sealed for them."""
     before = sealed.descriptors()

@@ -152,6 +152,17 @@ async def test_a_write_takes_what_fits_and_the_rest_waits_for_the_client(certifi
             assert await read_all(client) == ANSWER
 
 
+async def test_a_write_that_finds_no_room_waits_again(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket with room for a few bytes has none for a whole piece."""
+    async with sealed(certificates) as (_, served):
+        rooms = iter((0, 5))
+        monkeypatch.setattr(served, "send_nowait", lambda data: next(rooms))
+        assert await served.send_some(memoryview(b"pong\n")) == 5
+        monkeypatch.undo()
+
+
 async def test_nothing_is_written_after_a_write_that_was_cut(certificates: Certificates) -> None:
     """A client can tell an answer that was cut from one that ended: it is not told that this is the end."""
     async with sealed(certificates) as (client, served):

@@ -191,7 +191,6 @@ class TlsStream(ClientStream):
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            self._is_open = False
             self._flush()  # the alert
             raise trio.BrokenResourceError from error
         self._answer_for_tls()
