@@ -27,9 +27,10 @@ class Crowd:
         self.ended: list[tuple[str, str]] = []
         self._nursery = nursery
 
-    async def begin(self, name: str, address: str) -> None:
-        """Have one more begin."""
-        self._nursery.start_soon(self._stall, name, address)
+    async def begin(self, names: str, address: str) -> None:
+        """Have one more begin, or several at once."""
+        for name in names.split():
+            self._nursery.start_soon(self._stall, name, address)
         await wait_all_tasks_blocked()
 
     async def _stall(self, name: str, address: str) -> None:
@@ -63,12 +64,15 @@ async def test_a_handshake_ends_by_its_deadline(autojump_clock: MockClock) -> No
     assert trio.current_time() - began == HANDSHAKE_SECONDS
 
 
-async def test_the_reason_that_came_first_holds(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("is_pushed_out", [False, True])
+async def test_the_reason_that_came_first_holds(autojump_clock: MockClock, is_pushed_out: bool) -> None:
     """A client whose certificate was refused, and that then lingers, was refused for its certificate."""
 
     async def linger() -> None:
         with Handshakes(100).limited(HOME) as unfinished:
             unfinished.why = "certificate has expired"
+            if is_pushed_out:
+                unfinished.end(TOO_MANY)
             await trio.sleep_forever()
 
     with pytest.raises(HandshakeFailed, match="expired"):
@@ -94,6 +98,18 @@ async def test_the_fifth_of_an_address_ends_its_oldest(first: str, fifth: str) -
         await crowd.begin("e", fifth)
         assert crowd.ended == [("a", TOO_MANY)]
         assert crowd.under_way == list("bcde")
+        assert crowd.handshakes.count == 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_each_one_too_many_of_a_burst_ends_another(autojump_clock: MockClock) -> None:
+    """Whoever was told to end takes no place any more, though it has yet to notice."""
+    async with trio.open_nursery() as nursery:
+        crowd = Crowd(nursery)
+        for name in "abcd":
+            await crowd.begin(name, "192.0.2.1")
+        await crowd.begin("e f g", "192.0.2.1")
+        assert len(crowd.ended) == 3
         assert crowd.handshakes.count == 4
         nursery.cancel_scope.cancel()
 
@@ -213,6 +229,25 @@ async def test_a_refused_client_that_does_not_leave_is_closed(
     monkeypatch.setattr("trio_cmd.server.handshakes.ALERT_SECONDS", 0.05)
     async with at_the_door(certificates) as (client, served, door), trio.open_nursery() as nursery:
         nursery.start_soon(client.do_handshake)
+        began = trio.current_time()
+        with pytest.raises(HandshakeFailed, match="peer did not return a certificate"):
+            await door.open(served, HOME)
+        assert trio.current_time() - began < HANDSHAKE_SECONDS / 2
+
+
+async def test_a_refused_client_keeps_its_reason_when_the_server_stops(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record says what was wrong with it, not what happened meanwhile."""
+    monkeypatch.setattr("trio_cmd.server.handshakes.ALERT_SECONDS", 100)
+    async with at_the_door(certificates) as (client, served, door), trio.open_nursery() as nursery:
+
+        async def stop() -> None:
+            await client.do_handshake()
+            await trio.lowlevel.wait_readable(client.transport_stream.socket)  # the alert is there
+            door.stop()
+
+        nursery.start_soon(stop)
         with pytest.raises(HandshakeFailed, match="peer did not return a certificate"):
             await door.open(served, HOME)
 
