@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -301,6 +302,21 @@ def test_who_is_refused_by_its_address_gets_no_word_and_a_record(
         assert read_all(client) == b""
     assert program.wait_for("client-refused")["reason"] == "not-allowed"
     assert program.wait_for("client-lost")["reason"] == "not-allowed"
+
+
+def test_the_unix_socket_stays_plain(
+    start: StartProgram, write_settings: WriteSettings, certificates: Certificates, tmp_path: Path
+) -> None:
+    """What never leaves the host needs no certificate, also where all others must have one."""
+    path = str(tmp_path / "socket")
+    program = start("--unix-socket", path, "--config", write_settings(certificates.settings(client_ca=True)))
+    assert program.port
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE_SECONDS)
+        client.connect(path)
+        client.sendall(b"ping\nexit\n")
+        assert read_all(client) == b"pong\n"
+    assert "tls" not in program.wait_for("client-lost")
 
 
 def test_one_client_too_many_gets_no_word_and_a_record(
