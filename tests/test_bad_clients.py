@@ -98,6 +98,16 @@ TESTS = {
         "test_thousands_of_resets_in_mid_answer_leave_nothing",
     ],
     "speaks HTTP, SSH or TLS": ["test_another_protocol_is_closed_and_nothing_of_it_run"],
+    "speaks plain text, or bad TLS, where TLS is spoken": [
+        "test_what_is_not_tls_is_closed_and_recorded",
+        "test_a_bad_certificate_is_refused_and_both_sides_know_why",
+    ],
+    "never finishes its handshake": [
+        "test_stalled_handshakes_keep_nobody_out",
+        "test_a_stalled_handshake_ends_by_its_deadline",
+        "test_the_fifth_of_an_address_ends_its_oldest",
+        "test_above_the_limit_of_all_whoever_has_most_loses_its_oldest",
+    ],
     "asks for a file outside the roots, or exchanges folders and links below them": [
         "test_a_file_below_a_root_is_opened_and_no_other",
         "test_no_file_outside_a_root_is_read_whatever_is_exchanged_below_it",
@@ -138,7 +148,7 @@ def test_each_row_of_the_manual_has_tests_that_exist() -> None:
 
 def test_each_reason_and_each_limit_of_the_list_exists() -> None:
     """An operator can search the record and the settings for what the manual names."""
-    silent = {"closed", "reset", "slow-reader", "wrong-protocol"}
+    silent = {"closed", "reset", "slow-reader", "wrong-protocol", "tls-failed"}
     codes = {getattr(kind, "code", "") for kind in vars(errors).values()}
     known = {*NOTICES, *silent, *codes, "gone", "line-too-long", "events-summed"}
     keys = {*msgspec.to_builtins(Settings())["limits"], *msgspec.to_builtins(Settings())["server"]}

@@ -423,6 +423,22 @@ def test_stopping_ends_tls_clients_in_every_state(
     assert not program.actions("handler-crashed")
 
 
+def test_a_second_signal_cuts_handshakes_too(
+    start: StartProgram, write_settings: WriteSettings, certificates: Certificates
+) -> None:
+    """Whoever is cut because the server stops is not said to have crashed it."""
+    program = start("--config", write_settings(certificates.settings()))
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(program.connect())
+        program.wait_until(lambda _: len(program.actions("client-connected")) == 5)
+        program.process.send_signal(signal.SIGTERM)
+        assert program.stop(signal.SIGINT) == 0
+    program.rest()
+    assert [record["reason"] for record in program.actions("client-lost")] == ["stopping"] * 5
+
+
+@pytest.mark.usefixtures("enough_descriptors")
 def test_stalled_handshakes_keep_nobody_out(
     start: StartProgram, write_settings: WriteSettings, certificates: Certificates
 ) -> None:

@@ -222,9 +222,7 @@ class Reception:
             visit.reason = visit.reason or "stopping"  # whoever cancels from outside stops the server
             raise
 
-    async def _identify(
-        self, stream: TlsStream, address: Address, log: EventLogger, visit: Visit
-    ) -> None:
+    async def _identify(self, stream: TlsStream, address: Address, log: EventLogger, visit: Visit) -> None:
         """Let a client in whose certificate, if it has one, is known."""
         visit.tls = {"tls": stream.version()}
         names = peer_names(stream.peer_certificate())
