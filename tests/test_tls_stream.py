@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -198,7 +199,7 @@ async def test_the_end_waits_for_room(certificates: Certificates) -> None:
         async with trio.open_nursery() as nursery:
             await served.send_all(b"x" * 1000)
             served._left = seal_until_full(served)
-            nursery.start_soon(served.say_end)
+            nursery.start_soon(partial(linger, served, 10, is_ended=True))
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert len(nursery.child_tasks) == 1
             assert (await read_all(client)).strip(b"x") == b""
