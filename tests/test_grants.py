@@ -3,11 +3,13 @@
 import contextlib
 import itertools
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from certificates import Certificates
 from program import PATIENCE_SECONDS, Program, free_port, read_all
 from trio_cmd.commands import COMMANDS
 from trio_cmd.tokens import digest_token, make_token
@@ -110,6 +112,57 @@ def test_every_kind_of_client_may_run_exactly_what_it_was_granted(granting: Prog
     assert granting.stop() == 0
     granting.rest()
     check_records(granting)
+
+
+CERTIFIED = """
+    [[grants]]
+    name = "monitoring"
+    addresses = ["127.0.0.2"]
+    certificate = "mon.example"
+    commands = ["ping", "status"]
+    [[grants]]
+    name = "responders"
+    addresses = ["127.0.0.0/8"]
+    certificate = "responder.example"
+    commands = ["comphash", "verify"]
+    """
+# Which commands of the two grants who may run: (address, names in the certificate) -> commands, or nothing.
+CERTIFIED_TABLE: dict[tuple[str, tuple[str, ...]], set[str]] = {
+    ("127.0.0.2", ("mon.example",)): ALWAYS | {"ping", "status"},
+    ("127.0.0.3", ("mon.example",)): set(),
+    ("127.0.0.3", ("responder.example",)): ALWAYS | RESPONDERS,
+    ("127.0.0.2", ("mon.example", "responder.example")): ALWAYS | {"ping", "status"} | RESPONDERS,
+    ("127.0.0.2", ("mon.example.evil.example",)): set(),
+    ("127.0.0.2", ("*.example",)): set(),
+}
+
+
+def test_every_kind_of_certificate_gives_exactly_what_it_was_granted(
+    start: StartProgram, write_settings: WriteSettings, certificates: Certificates
+) -> None:
+    """A good signature lets nobody do more than the names in it were given, where they were given it."""
+    program = start("--config", write_settings(certificates.settings(client_ca=True) + CERTIFIED))
+    for number, ((address, names), allowed) in enumerate(CERTIFIED_TABLE.items()):
+        context = certificates.client_context(certificates.issue(f"kind{number}", *names))
+        if not allowed:
+            refusal = f"Not allowed from {address}. bye !\n".encode()
+            assert ask_over_tls(context, address, program, b"ping\n") == refusal
+            continue
+        for name in sorted(name.decode() for name in COMMANDS):
+            answer = ask_over_tls(context, address, program, f"{LINES.get(name, name)}\n".encode()).decode()
+            is_refused = f"An error occured : {name} is not allowed here\n" in answer
+            assert is_refused is (name not in allowed), (address, names, name, answer)
+
+
+def ask_over_tls(context: ssl.SSLContext, address: str, program: Program, data: bytes) -> bytes:
+    plain = connect_from(address, program)
+    with context.wrap_socket(plain, server_hostname="localhost") as client:
+        client.sendall(data + b"exit\n")
+        pieces = []
+        with contextlib.suppress(ssl.SSLEOFError, ConnectionResetError):
+            while piece := client.recv(1 << 16):
+                pieces.append(piece)
+        return b"".join(pieces)
 
 
 def check_records(program: Program) -> None:

@@ -1,6 +1,7 @@
 """The server in this process: listening, admitting, refusing, surviving, stopping."""
 
 import errno
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -340,6 +341,15 @@ async def test_fewer_clients_than_asked_for_are_said_in_the_record(monkeypatch: 
         said = [record["event"] for record in it.sink.actions("message")]
         assert any("max_clients lowered to 7" in event for event in said)
         assert it.sink.actions("server-started")[0]["max_clients"] == 7
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+async def test_root_is_warned_in_the_record(uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who starts it as root by habit reads what to do instead; nobody else is bothered."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    async with running() as it:
+        said = [record for record in it.sink.actions("message") if "running as root" in record["event"]]
+    assert [record["level"] for record in said] == (["warning"] if uid == 0 else [])
 
 
 async def test_status_tells_what_the_server_counts() -> None:
