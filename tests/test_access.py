@@ -88,6 +88,8 @@ def test_a_grant_holds_for_its_addresses_and_no_others(networks: tuple[str, ...]
         ("mon.example", {"*.example"}, False),
         ("*.example", {"mon.example"}, False),
         ("mon.example", set(), False),
+        ("kiosk.example", {"\u212aiosk.example"}, False),
+        ("k\xfcche.example", {"k\xfcche.example"}, True),
         ("spiffe://x/mon", {"spiffe://x/mon"}, True),
         ("spiffe://x/mon", {"spiffe://x/MON"}, False),
     ],

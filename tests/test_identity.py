@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from trio_cmd.errors import BadArguments, NotFound
 from trio_cmd.escape import escape
 from trio_cmd.records import flood
 from trio_cmd.server import session
+from trio_cmd.server.access import Access, Visitor
 from trio_cmd.settings import Grant
 from trio_cmd.tokens import digest_token, make_token
 from trio_cmd.wire.messages import Reply
@@ -57,6 +59,27 @@ async def test_a_token_adds_what_its_grant_allows(autojump_clock: trio.abc.Clock
         assert b"\nstatus " in await conversation.say(b"help\n")
         assert await conversation.say(b"format json\n")
         assert b'"ok":true,"result":{"name":"operators"}' in await conversation.say(b"auth " + TOKEN + b"\n")
+
+
+async def test_a_token_that_is_shown_again_is_not_kept_again(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that repeats its token for ever costs the others no more at the end than at the beginning."""
+    kept: list[int] = []
+    held = Access.held
+
+    def watched(access: Access, visitor: Visitor, digests: Collection[str] = ()) -> tuple[Grant, ...]:
+        kept.append(len(digests))
+        return held(access, visitor, digests)
+
+    monkeypatch.setattr(Access, "held", watched)
+    other = make_token().encode()
+    second = Grant(name="others", commands=("ping",), token_sha256=digest_token(other))
+    async with conversing(grants=[STATUS, second]) as conversation:
+        for token in (TOKEN, other, TOKEN, TOKEN, other):
+            assert (await conversation.say(b"auth " + token + b"\n")).startswith(b"Welcome ")
+        assert (await conversation.say(b"ping\nstatus\n")).startswith(b"pong\nBegin status\n")
+    assert kept == [0, 1, 2]
 
 
 async def test_the_third_wrong_token_closes_and_nothing_behind_it_is_run(

@@ -127,5 +127,8 @@ def _contains(network: Network, address: Address) -> bool:
 
 
 def _fold(name: str) -> str:
-    """Names of hosts have no upper case; a URI is compared as it is."""
-    return name if ":" in name else name.lower()
+    """Names of hosts have no upper case; a URI is compared as it is, and so is what is not ASCII.
+
+    Of letters beyond ASCII some have one of ASCII in lower case: U+212A becomes ``k``.
+    """
+    return name.lower() if name.isascii() and ":" not in name else name

@@ -89,8 +89,10 @@ class ClientIdentity:
             self.wrong_tokens += 1
             self._attempts.add(self.visitor.key(), self._now())
             raise BadToken
-        self._digests = (*self._digests, digest_token(token))
-        self.surroundings = self._tables.of(self._access.held(self.visitor, self._digests))
+        digest = digest_token(token)
+        if digest not in self._digests:  # else a client that repeats it makes each time dearer than the last
+            self._digests = (*self._digests, digest)
+            self.surroundings = self._tables.of(self._access.held(self.visitor, self._digests))
         return grant.name
 
     def is_suspect(self) -> bool:
