@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from trio_cmd.errors import SettingsError
 from trio_cmd.escape import escape
+from trio_cmd.settings.changes import changed_keys, keep_listeners
 from trio_cmd.settings.conversion import convert, nearest
 from trio_cmd.settings.granted import (
     check_commands,
@@ -32,6 +33,8 @@ from trio_cmd.settings.layers import (
     read_file,
 )
 from trio_cmd.settings.named import convert_logs, convert_programs
+from trio_cmd.settings.origins import find_origins
+from trio_cmd.settings.toml import write_toml
 from trio_cmd.settings.values import (
     ALGORITHMS,
     Comphash,
@@ -59,13 +62,17 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "Tls",
+    "changed_keys",
+    "find_origins",
     "from_allow_flags",
     "from_environment",
     "from_flags",
     "from_log_flags",
     "is_exposed",
+    "keep_listeners",
     "load",
     "read_file",
+    "write_toml",
 ]
 
 _SECTIONS: Mapping[str, type[Struct]] = {
@@ -79,12 +86,15 @@ _SECTIONS: Mapping[str, type[Struct]] = {
 _NAMED = ("logs", "programs", "grants")
 
 
-def load(layers: Iterable[Layer], commands: Collection[str] = ()) -> Settings:
+def load(
+    layers: Iterable[Layer], commands: Collection[str] = (), in_force: Settings | None = None
+) -> Settings:
     """Check the layers and put the later over the earlier.
 
     Args:
         layers: the weakest first.
         commands: names that are taken, so that no program can have them.
+        in_force: of a server that runs: what is exposed is judged by its listeners as well.
 
     Raises:
         SettingsError: with every fault of every layer, one line each.
@@ -107,7 +117,9 @@ def load(layers: Iterable[Layer], commands: Collection[str] = ()) -> Settings:
     named = {"logs": logs, "programs": programs, "grants": tuple(grants.values())}
     settings = msgspec.convert({**built, **named}, Settings)
     faults = check_commands(settings.grants, [*commands, *programs])
-    faults += check_exposure(settings, are_roots_set="roots" in sections["comphash"])
+    for judged in [settings] if in_force is None else [settings, keep_listeners(settings, in_force)]:
+        found = check_exposure(judged, are_roots_set="roots" in sections["comphash"])
+        faults += [fault for fault in found if fault not in faults]
     if faults:
         raise SettingsError(faults)
     return settings
