@@ -182,7 +182,7 @@ Client = trio.SSLStream[trio.SocketStream]
 @asynccontextmanager
 async def at_the_door(
     certificates: Certificates, certificate: str = ""
-) -> AsyncIterator[tuple[Client, SocketStream, TlsDoor]]:
+) -> AsyncIterator[tuple[Client, SocketStream, TlsDoor, ssl.SSLContext]]:
     """A client of TLS 1.3 and a door where certificates are asked for; bounded in time."""
     files = Tls(
         certificate=certificates.server_certificate, key=certificates.server_key, client_ca=certificates.ca
@@ -197,16 +197,16 @@ async def at_the_door(
         client_context = certificates.client_context(certificate, version=ssl.TLSVersion.TLSv1_3)
         async with sock, served:
             client = trio.SSLStream(sock, client_context, server_hostname="localhost")
-            yield client, served, TlsDoor(context, 100)
+            yield client, served, TlsDoor(100), context
 
 
 async def test_a_refused_client_that_goes_on_sending_is_not_reset(certificates: Certificates) -> None:
     """By TLS 1.3 a client sends before it knows that it was refused; a reset could take its alert away."""
-    async with at_the_door(certificates) as (client, served, door), trio.open_nursery() as nursery:
+    async with at_the_door(certificates) as (client, served, door, context), trio.open_nursery() as nursery:
 
         async def serve() -> None:
             with pytest.raises(HandshakeFailed, match="peer did not return a certificate"):
-                await door.open(served, HOME)
+                await door.open(served, HOME, context)
             await served.aclose()
 
         nursery.start_soon(serve)
@@ -227,11 +227,11 @@ async def test_a_refused_client_that_does_not_leave_is_closed(
 ) -> None:
     """An alert is given a second to arrive, and no more."""
     monkeypatch.setattr("trio_cmd.server.handshakes.ALERT_SECONDS", 0.05)
-    async with at_the_door(certificates) as (client, served, door), trio.open_nursery() as nursery:
+    async with at_the_door(certificates) as (client, served, door, context), trio.open_nursery() as nursery:
         nursery.start_soon(client.do_handshake)
         began = trio.current_time()
         with pytest.raises(HandshakeFailed, match="peer did not return a certificate"):
-            await door.open(served, HOME)
+            await door.open(served, HOME, context)
         assert trio.current_time() - began < HANDSHAKE_SECONDS / 2
 
 
@@ -240,7 +240,7 @@ async def test_a_refused_client_keeps_its_reason_when_the_server_stops(
 ) -> None:
     """The record says what was wrong with it, not what happened meanwhile."""
     monkeypatch.setattr("trio_cmd.server.handshakes.ALERT_SECONDS", 100)
-    async with at_the_door(certificates) as (client, served, door), trio.open_nursery() as nursery:
+    async with at_the_door(certificates) as (client, served, door, context), trio.open_nursery() as nursery:
 
         async def stop() -> None:
             await client.do_handshake()
@@ -249,7 +249,7 @@ async def test_a_refused_client_keeps_its_reason_when_the_server_stops(
 
         nursery.start_soon(stop)
         with pytest.raises(HandshakeFailed, match="peer did not return a certificate"):
-            await door.open(served, HOME)
+            await door.open(served, HOME, context)
 
 
 async def test_a_certificate_that_ran_out_since_the_first_connection_opens_nothing(
@@ -260,9 +260,9 @@ async def test_a_certificate_that_ran_out_since_the_first_connection_opens_nothi
     later = time.time() + 2 * DAY.total_seconds()
     monkeypatch.setattr("trio_cmd.server.handshakes.time.time", lambda: later)
     async with (
-        at_the_door(certificates, certificate) as (client, served, door),
+        at_the_door(certificates, certificate) as (client, served, door, context),
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(client.do_handshake)
         with pytest.raises(HandshakeFailed, match="certificate has expired"):
-            await door.open(served, HOME)
+            await door.open(served, HOME, context)

@@ -201,3 +201,19 @@ def test_elsewhere_than_on_linux_there_is_only_everywhere(
     with pytest.raises(SettingsError) as caught:
         Roots([str(top)])
     assert caught.value.faults[0].startswith(f"comphash.roots: '{top}': Function not implemented")
+
+
+def test_the_folders_are_closed_with_the_last_who_can_ask_for_them(top: Path) -> None:
+    """After a reload the old folders go when nobody works below them, so that a disk can be unmounted."""
+    roots = Roots((str(top),))
+    ours = roots.take()
+    (fd,) = [root.fd for root in ours._roots]
+    roots.close()  # has nothing left
+    with pytest.raises(OutsideRoots):
+        roots.open_regular(os.fsencode(top / "file"))
+    work = ours.open_regular
+    del ours
+    os.fstat(fd)
+    del work
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_cmd.errors import Busy, DeadlinePassed, NotFound
 from trio_cmd.work.limiter import FairLimiter, WaitingRoom
-from trio_cmd.work.sharing import YOUNG_SECONDS, Run, Sharing, SharingStatistics
+from trio_cmd.work.sharing import YOUNG_SECONDS, Run, Sharing, SharingStatistics, SharingUnder
 
 IDLE = SharingStatistics(running=0, waiting=0, sharers=0)
 BOUND_SECONDS = 30
@@ -648,3 +648,34 @@ async def test_a_run_that_waited_for_its_place_asks_the_budget_when_it_begins(
     assert len(faults) == 2
     assert looked == []
     assert sharing.statistics() == IDLE
+
+
+async def test_nobody_shares_with_who_asked_under_other_settings() -> None:
+    """The answer to the same words is another when a log or an algorithm has changed in between."""
+    begun: list[int] = []
+    answers: list[tuple[int, int, bool | None]] = []
+    place, end = trio.Event(), trio.Event()
+    sharing = Sharing(lambda error: None)
+
+    async def ask(epoch: int) -> None:
+        async def work(run: Run) -> int:
+            await place.wait()
+            run.begin()
+            begun.append(epoch)
+            await end.wait()
+            return epoch
+
+        asker = Question(0)
+        answer = await SharingUnder(sharing, epoch).run("key", asker, work)
+        answers.append((epoch, answer, asker.is_shared))
+
+    with trio.fail_after(BOUND_SECONDS):
+        async with sharing.open_nursery(), trio.open_nursery() as asking:
+            for epoch in (0, 1, 0, 1):
+                asking.start_soon(ask, epoch)
+            await wait_all_tasks_blocked()
+            place.set()
+            await wait_all_tasks_blocked()
+            end.set()
+    assert sorted(begun) == [0, 1]
+    assert sorted(answers) == [(0, 0, True)] * 2 + [(1, 1, True)] * 2

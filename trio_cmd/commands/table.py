@@ -13,7 +13,7 @@ from trio_cmd.wire.messages import Reply
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.logs import LogReader
-from trio_cmd.work.sharing import Sharing
+from trio_cmd.work.sharing import Shares
 
 __all__ = ["Answer", "Asker", "Command", "Identify", "Identity", "Surroundings", "Work"]
 
@@ -29,7 +29,7 @@ class Surroundings:
         statistics: counts for ``status``: name -> value.
         commands: name -> row, of all that may be asked here.
         followers: follows logs.
-        sharing: lets those who ask the same share one run.
+        sharing: lets those who ask the same under the same settings share one run.
     """
 
     settings: Settings
@@ -38,7 +38,7 @@ class Surroundings:
     statistics: Callable[[], Mapping[str, Any]]
     commands: Mapping[bytes, "Command"]
     followers: Followers
-    sharing: Sharing
+    sharing: Shares
 
 
 class Asker(Protocol):

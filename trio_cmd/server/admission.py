@@ -41,6 +41,12 @@ class _Places:
         self._taken: Counter[Hashable] = Counter()  # by address
         self._keys: dict[object, Hashable] = {}  # of those who are counted
 
+    def resize(self, places: int, per_address: int, kept: int) -> None:
+        """Have another number of places; nobody loses one."""
+        self.limiter.total_tokens = places
+        self._per_address = per_address
+        self._kept = kept
+
     def take(self, client: object, address: Address) -> bool:
         """Give a client a place, which ``leave`` gives back, if there is one for its address."""
         key = None if is_local(address) else address_key(address)
@@ -75,10 +81,13 @@ class Admission:
     """
 
     def __init__(self, max_clients: int, max_per_address: int) -> None:
-        kept = KEPT_PLACES if max_clients >= KEPT_FROM_PLACES else 0
-        self._clients = _Places(max_clients, max_per_address, kept)
+        self._clients = _Places(max_clients, max_per_address, _count_kept(max_clients))
         self._lingering = _Places(LINGERING_REFUSALS, LINGERING_PER_ADDRESS)
         self.refused: Counter[str] = Counter()
+
+    def resize(self, max_clients: int, max_per_address: int) -> None:
+        """Let another number of clients in from now on; whoever is in stays."""
+        self._clients.resize(max_clients, max_per_address, _count_kept(max_clients))
 
     @property
     def max_clients(self) -> int:
@@ -121,3 +130,7 @@ class Admission:
         finally:
             self._lingering.leave(stream)
         return sent
+
+
+def _count_kept(max_clients: int) -> int:
+    return KEPT_PLACES if max_clients >= KEPT_FROM_PLACES else 0

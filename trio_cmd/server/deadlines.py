@@ -67,11 +67,11 @@ class Sweeper:
     """Keeps the deadlines of clients and of work.
 
     Args:
-        tick_seconds: between two looks.
+        tick_seconds: between two looks; may be changed, from the next look on.
     """
 
     def __init__(self, tick_seconds: float) -> None:
-        self._tick_seconds = tick_seconds
+        self.tick_seconds = tick_seconds
         self._watches: dict[Watched, _Watch] = {}
         self._scopes: dict[trio.CancelScope, float] = {}
 
@@ -102,7 +102,7 @@ class Sweeper:
     async def run(self) -> None:
         """Look at everybody, again and again, until cancelled."""
         while True:
-            await trio.sleep(self._tick_seconds)
+            await trio.sleep(self.tick_seconds)
             await self.sweep()
 
     async def sweep(self) -> None:

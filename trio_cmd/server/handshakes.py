@@ -57,10 +57,14 @@ class Handshakes:
     """
 
     def __init__(self, max_clients: int) -> None:
-        self.max_in_all = max(MIN_IN_ALL, max_clients // 4)
+        self.resize(max_clients)
         self.count = 0
         self._by_address: dict[Hashable, dict[Unfinished, None]] = {}  # the oldest first
         self._is_stopping = False
+
+    def resize(self, max_clients: int) -> None:
+        """Allow another number from now on."""
+        self.max_in_all = max(MIN_IN_ALL, max_clients // 4)
 
     @contextmanager
     def limited(self, address: Address) -> Iterator[Unfinished]:
@@ -121,18 +125,21 @@ class TlsDoor:
     """Makes TLS connections of plain ones.
 
     Args:
-        context: of the server's certificate.
         max_clients: of the server.
     """
 
-    def __init__(self, context: ssl.SSLContext, max_clients: int) -> None:
-        self._context = context
+    def __init__(self, max_clients: int) -> None:
         self._handshakes = Handshakes(max_clients)
 
-    async def open(self, stream: ClientStream, address: Address) -> TlsStream:
+    def resize(self, max_clients: int) -> None:
+        """Allow another number of handshakes at once from now on."""
+        self._handshakes.resize(max_clients)
+
+    async def open(self, stream: ClientStream, address: Address, context: ssl.SSLContext) -> TlsStream:
         """Shake hands with a client.
 
         Args:
+            context: of the server's certificate.
             stream: the client's; the caller closes it if this fails, else the new one owns it.
             address: the client's.
 
@@ -142,7 +149,7 @@ class TlsDoor:
 
         Cancel: the stream can only be closed.
         """
-        tls = TlsStream(stream, self._context)
+        tls = TlsStream(stream, context)
         with self._handshakes.limited(address) as unfinished:
             try:
                 await tls.handshake()

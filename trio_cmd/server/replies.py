@@ -17,6 +17,10 @@ class Budget:
 
     def __init__(self, max_bytes: int, running_bytes: int = 0) -> None:
         self.bytes = 0
+        self.resize(max_bytes, running_bytes)
+
+    def resize(self, max_bytes: int, running_bytes: int) -> None:
+        """Have other limits for what comes."""
         self.enough_bytes = max(max_bytes - running_bytes, max_bytes // 2)
 
     def check(self) -> None:
@@ -61,6 +65,11 @@ class ReplyQueue:
         self._leaving = 0  # answers whose bytes were taken but are not yet written
         self.pending = 0  # answers that are owed, in work or not written
         self.bytes = 0  # of finished answers, not written
+
+    def resize(self, max_replies: int, max_bytes: int) -> None:
+        """Have other limits for what comes."""
+        self._max_replies = max_replies
+        self._max_bytes = max_bytes
 
     def is_full(self) -> bool:
         """Whether the client should take answers before it asks more."""

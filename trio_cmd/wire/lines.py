@@ -28,13 +28,20 @@ class LineReader:
         max_line_bytes: how long a line may be without its ending, telnet commands included.
     """
 
-    __slots__ = ("_lines", "_max", "_tail", "taken")
+    __slots__ = ("_lines", "_max", "_max_later", "_tail", "taken")
 
     def __init__(self, max_line_bytes: int) -> None:
         self._max = max_line_bytes
+        self._max_later = max_line_bytes  # when all that has been received is taken
         self._lines: list[bytes] = []  # complete but for checks, the next one last
         self._tail = bytearray()  # of the unfinished line; grown in place, never searched again
         self.taken = 0  # lines given out so far
+
+    def resize(self, max_line_bytes: int) -> None:
+        """Allow lines of another length; one that is on its way keeps what it began with, if that is more."""
+        self._max_later = max_line_bytes
+        if max_line_bytes > self._max or not (self._lines or self._tail):
+            self._max = max_line_bytes
 
     @property
     def has_lines(self) -> bool:
@@ -79,6 +86,8 @@ class LineReader:
         if not self._lines:
             if self._is_tail_too_long():
                 raise LineTooLong(self._max)
+            if not self._tail:
+                self._max = self._max_later
             return None
         line = self._lines[-1]
         if len(line) > self._max and len(_without_ending(line)) > self._max:

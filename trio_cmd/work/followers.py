@@ -112,14 +112,14 @@ class Followers:
     """All follows of a server, so many at once.
 
     Args:
-        places: how many there may be.
+        places: how many there may be; may be changed, and those that are there go on.
         logs: looks at files.
         reaper: sees to what a child leaves behind.
         limit: keeps the deadline of a look.
     """
 
     def __init__(self, places: int, logs: LogReader, reaper: GroupReaper, limit: Limit) -> None:
-        self._places = places
+        self.places = places
         self._logs = logs
         self._reaper = reaper
         self._limit = limit
@@ -137,8 +137,8 @@ class Followers:
         Raises:
             Busy: there is none, or none for this address.
         """
-        if self.running >= self._places:
-            raise Busy(f"{self._places} logs are being followed already")
+        if self.running >= self.places:
+            raise Busy(f"{self.places} logs are being followed already")
         if self._running[site] >= PLACES_PER_ADDRESS:
             raise Busy(f"{PLACES_PER_ADDRESS} logs are being followed from your address already")
         self._running[site] += 1

@@ -4,6 +4,7 @@ One worker thread opens, reads and hashes, because on a dead disk each of these 
 two pieces it looks whether its asker is still there.
 """
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Hashable
@@ -19,7 +20,7 @@ from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, Waiting
 from trio_cmd.work.progress import Progress, ProgressTeller, Tell
 from trio_cmd.work.threads import DiskThreads
 
-__all__ = ["Digest", "Hashing", "Report", "digest_file"]
+__all__ = ["Digest", "Hashing", "Report", "count_threads", "digest_file"]
 
 # One cancelled hash ends within one piece: 0.2 ms of work, and 1.9 GB/s as with any larger piece.
 PIECE_BYTES = 262_144
@@ -36,6 +37,11 @@ class Digest:
     algorithm: str
     hex: str
     bytes: int
+
+
+def count_threads(settings: Comphash) -> int:
+    """Say how many files may be hashed at once."""
+    return settings.threads or min(os.cpu_count() or 1, _MAX_AUTO_THREADS)
 
 
 def _tell_nobody(done: int, total: int) -> None:
@@ -64,10 +70,24 @@ class Hashing:
         self._settings = settings
         self._limit = limit
         self._open_file = open_file
-        self.max_threads = settings.threads or min(os.cpu_count() or 1, _MAX_AUTO_THREADS)
-        self._places = FairLimiter(self.max_threads, waiting_room)
+        self._places = FairLimiter(count_threads(settings), waiting_room)
         self._threads = threads or DiskThreads()
         self._progress = ProgressTeller()
+
+    @property
+    def max_threads(self) -> int:
+        """How many files are hashed at once."""
+        return self._places.places
+
+    def under(self, settings: Comphash, open_file: Callable[[bytes], int]) -> "Hashing":
+        """Give the same hashing, on the same threads, by other settings; what is under way keeps its own."""
+        other = copy.copy(self)
+        other._settings, other._open_file = settings, open_file  # noqa: SLF001
+        return other
+
+    def resize(self, threads: int) -> None:
+        """Hash another number of files at once, of all settings together."""
+        self._places.resize(threads)
 
     async def run(self) -> None:
         """Tell how far long work is, until cancelled."""

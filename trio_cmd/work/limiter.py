@@ -33,11 +33,11 @@ class WaitingRoom:
     """How much work may wait, of all limiters that share it.
 
     Args:
-        max_waiting: pieces of work.
+        max_waiting: pieces of work; may be changed, and whoever waits already goes on waiting.
     """
 
     def __init__(self, max_waiting: int) -> None:
-        self._max_waiting = max_waiting
+        self.max_waiting = max_waiting
         self._waiting = 0
 
     def enter(self) -> None:
@@ -46,7 +46,7 @@ class WaitingRoom:
         Raises:
             Busy: all are taken.
         """
-        if self._waiting >= self._max_waiting:
+        if self._waiting >= self.max_waiting:
             raise Busy("too much work is waiting already")
         self._waiting += 1
 
@@ -88,6 +88,12 @@ class FairLimiter:
         finally:
             self._release()
 
+    def resize(self, places: int) -> None:
+        """Have another number of places; what runs where there is none any more runs on."""
+        self._free += places - self.places
+        self.places = places
+        self._hand_over()
+
     def statistics(self) -> LimiterStatistics:
         """Count what runs and what waits."""
         return LimiterStatistics(self.places - self._free, sum(map(len, self._queues.values())))
@@ -111,14 +117,17 @@ class FairLimiter:
             self._waiting_room.leave()
 
     def _release(self) -> None:
-        """Hand the place to the client whose turn it is, or keep it free."""
-        if not self._queues:
-            self._free += 1
-            return
-        client, queue = self._queues.popitem(last=False)
-        queue.popleft().set()
-        if queue:
-            self._queues[client] = queue  # at the end: the others come first
+        self._free += 1
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give what is free to the clients whose turn it is."""
+        while self._free > 0 and self._queues:
+            self._free -= 1
+            client, queue = self._queues.popitem(last=False)
+            queue.popleft().set()
+            if queue:
+                self._queues[client] = queue  # at the end: the others come first
 
     def _forget(self, client: Hashable, turn: trio.Event) -> None:
         queue = self._queues[client]

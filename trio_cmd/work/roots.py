@@ -7,6 +7,7 @@ links above all, is the kernel's to follow, and it keeps to the root (``beneath`
 
 import errno
 import os
+import weakref
 from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -31,7 +32,9 @@ class _Root(NamedTuple):
 class Roots:
     """The folders below which files may be named, each opened once.
 
-    A context manager that gives their descriptors back.
+    A context manager that gives their descriptors back.  They are also given back when nobody refers
+    to it any more: after other settings have come, that is the last who began under the old ones,
+    and perhaps a thread that hangs in a dead disk.
 
     Args:
         paths: absolute; ``/`` is every regular file of the host.
@@ -49,6 +52,7 @@ class Roots:
             except OSError as error:
                 reason = os.strerror(error.errno or 0)
                 faults.append(f"comphash.roots: {quote(path)}: {reason}; name a folder that is there")
+        weakref.finalize(self, _close_all, self._roots)
         self._roots.sort(key=lambda root: len(root.path), reverse=True)
         if faults:
             self.close()
@@ -64,8 +68,14 @@ class Roots:
 
     def close(self) -> None:
         """Give the descriptors back; nothing can be opened any more."""
-        while self._roots:
-            os.close(self._roots.pop().fd)
+        _close_all(self._roots)
+
+    def take(self) -> "Roots":
+        """Give the folders to a new owner; here none are left."""
+        taken = Roots(())
+        taken._roots += self._roots
+        self._roots.clear()
+        return taken
 
     def open_regular(self, path: bytes) -> int:
         """Open a regular file for reading.  It may wait for a disk: call it in a worker thread.
@@ -110,6 +120,11 @@ class Roots:
 
     def _outside(self, path: bytes) -> OutsideRoots:
         return OutsideRoots(path, [root.path for root in self._roots])
+
+
+def _close_all(roots: list[_Root]) -> None:
+    while roots:
+        os.close(roots.pop().fd)
 
 
 def _open_root(path: bytes) -> _Root:

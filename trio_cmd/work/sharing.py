@@ -19,7 +19,7 @@ from trio_cmd.errors import CommandFailed
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Begun", "Run", "Sharer", "Sharing", "SharingStatistics"]
+__all__ = ["Begun", "Run", "Sharer", "Shares", "Sharing", "SharingStatistics", "SharingUnder"]
 
 # So long a run keeps the next one of its key waiting.  Who asks is then hardly slower, and a run
 # that hangs keeps nobody from another.
@@ -51,6 +51,13 @@ class Sharer(Protocol):
 
     def progress(self, done: int, total: int) -> None:
         """Say how far the work is."""
+
+
+class Shares(Protocol):
+    """What lets askers of the same share one run."""
+
+    async def run(self, key: Hashable, asker: Sharer, work: "Callable[[Run], Awaitable[_T]]") -> _T:
+        """See ``Sharing.run``."""
 
 
 class Run:
@@ -227,3 +234,20 @@ class Sharing:
             del self._latest[run.key]
         run.served = len(run.askers)
         run.ended.set()
+
+
+class SharingUnder:
+    """The sharing of those who asked under the same settings.
+
+    Args:
+        sharing: of all.
+        epoch: the number of the settings.
+    """
+
+    def __init__(self, sharing: Sharing, epoch: int) -> None:
+        self._sharing = sharing
+        self._epoch = epoch
+
+    async def run(self, key: Hashable, asker: Sharer, work: Callable[[Run], Awaitable[_T]]) -> _T:
+        """See ``Sharing.run``."""
+        return await self._sharing.run((self._epoch, key), asker, work)
