@@ -6,6 +6,7 @@ Commands that work for their answers are fakes that the test itself finishes.
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import trio
@@ -179,6 +180,11 @@ class Conversation:
             nursery.cancel_scope.cancel()
         self.hangups.close()
 
+    def renew(self, limits: Limits | None = None, grants: Sequence[Grant] = ()) -> None:
+        """Put other settings in force, as a reload does."""
+        shared = replace(self.session._shared, limits=limits or self.limits)
+        self.session.renew(shared, Access(grants), Tables(self.identity._tables.whole))
+
     async def listen(self) -> None:
         """Be the client's ear until the connection ends."""
         async for piece in self.client:
@@ -258,6 +264,7 @@ async def ask_alone(line: bytes, surroundings: Surroundings) -> Reply:
     work = surroundings.commands[request.name].work
     assert work is not None
     failed: CommandFailed | None = None
+    assert isinstance(surroundings.sharing, Sharing)
     async with surroundings.sharing.open_nursery():
         try:
             return await work(request.argument, surroundings, Alone())

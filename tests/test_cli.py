@@ -16,11 +16,12 @@ import trio
 
 from trio_cmd import __version__, cli
 from trio_cmd.cli import EXIT_CANNOT_LISTEN, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, main
-from trio_cmd.errors import ListenError
+from trio_cmd.errors import ListenError, SettingsError
 from trio_cmd.records import EventLogger, make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.server import signals
 from trio_cmd.server.signals import EXIT_CRASHED, note_signals
+from trio_cmd.settings import ServerSettings, Settings
 from trio_cmd.tokens import is_token
 
 WriteSettings = Callable[[str], str]
@@ -43,6 +44,7 @@ class FakeServer:
 
     def __init__(self, then: Callable[[], None]) -> None:
         self._then = then
+        self.stop_seconds = 1.0
         self.stop_reason: str | None = None
 
     def stop(self, reason: str) -> None:
@@ -77,7 +79,7 @@ def run(log: EventLogger, then: Callable[[], None]) -> tuple[int, FakeServer]:
     """Run the event loop with a fake server; returns the exit code and the server."""
     server = FakeServer(then)
     with note_signals() as noted:
-        return cli._run(server, log, 1.0, noted), server  # type: ignore[arg-type]
+        return cli._run(server, log, noted), server  # type: ignore[arg-type]
 
 
 # Checking, and what is wrong
@@ -247,7 +249,7 @@ def test_no_line_on_standard_error_shows_a_token(capfd: Capture) -> None:
 def check_port(argv: list[str], environ: dict[str, str]) -> int:
     """Which port the settings give that these arguments and variables lead to."""
     args = cli._parser().parse_args(argv)
-    return cli._load_settings(args, environ).server.port
+    return cli._load_settings(args, environ)[0].server.port
 
 
 def test_the_settings_file_is_the_flags_then_the_variables_then_the_hosts(
@@ -359,3 +361,22 @@ def test_a_root_that_is_not_there_stops_the_start_and_the_check(tmp_path: Path, 
             f"comphash.roots: '{tmp_path}/nope': No such file or directory; name a folder that is there\n"
         )
     assert main(["--root", str(tmp_path), "--check-config"], {}) == EXIT_OK
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+def test_a_reload_is_judged_by_where_the_server_listens(
+    is_root: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file for the loopback must not open to other hosts what listens everywhere."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if is_root else 1000)
+    everywhere = Settings(server=ServerSettings(host="*"))
+    args = cli._parser().parse_args(["--allow", "10.0.0.0/8", "--root", "/tmp"])
+    if is_root:
+        with pytest.raises(SettingsError, match="and this is root"):
+            cli._prepare(args, {}, everywhere)
+    else:
+        with cli._prepare(args, {}, everywhere).roots:
+            pass
+    for flags, fault in ((["--root", "/tmp"], "say which ones"), (["--allow", "::1"], "say which folders")):
+        with pytest.raises(SettingsError, match=fault):
+            cli._prepare(cli._parser().parse_args(flags), {}, everywhere)

@@ -38,7 +38,7 @@ HOSTILE = [
 
 DIGEST = "f" * 128  # the longest there is
 CLIENT = "fe80:1111:2222:3333:4444:5555:6666:7777%enp0s31f6"
-THEIRS = ("command", "arguments", "path", "log", "logger")
+THEIRS = ("command", "arguments", "path", "log", "logger", "changed", "restart")
 
 
 def render(event: Event, text: str, how: Callable[[Mapping[str, Any], float], bytes]) -> bytes:
@@ -60,6 +60,8 @@ def render(event: Event, text: str, how: Callable[[Mapping[str, Any], float], by
         "notice": shown,
         "text": shown,
         "where": shown,
+        "what": shown,
+        "count": 1,
         "closed": shown,
         "max_clients": 1,
     }

@@ -364,3 +364,18 @@ async def test_status_tells_what_the_server_counts() -> None:
         assert counts["max_clients"] == 10
         assert counts["commands_ok"] == counts["commands_unknown-command"] == 1
         assert counts["records_lost"] == 0
+
+
+async def test_a_server_that_was_given_nothing_to_read_refuses_to_reload() -> None:
+    """Whoever embeds it without a file is told so in the record."""
+    async with running() as it:
+        it.server.reload()
+        (record,) = await it.sink.wait_for("reload-refused")
+        assert record["reason"] == "there is nothing to read them from"
+        last = it.server.last_reload
+        assert last is not None
+        assert not last.succeeded
+        it.server.stop("test")
+        it.server.reload()
+        await it.sink.wait_for("stopping")
+    assert len(it.sink.actions("reload-refused")) == 1

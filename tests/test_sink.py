@@ -432,3 +432,30 @@ def test_the_form_can_be_chosen_and_a_loss_is_said_in_it(form: str) -> None:
         said = [loss["lost"] for loss in losses]
     assert sum(said) == sink.statistics().lost
     assert sum(said) + sink.statistics().written == 3000
+
+
+def test_the_form_and_the_room_change_while_records_are_written() -> None:
+    """A reload gives the record another form at a line's end, and loses nothing that waits."""
+    read_fd, write_fd = os.pipe()
+    reader = Reader(read_fd)
+    log, sink = open_records(Logging(format="json"), write_fd)
+    own = log.bind(system="own")  # a connection's, bound before
+    log.record(events.STOPPED, reason="x")
+    sink.renew(Logging(format="twisted", queue_events=256))
+    own.record(events.STOPPED, reason="x")
+    for _ in range(3000):
+        log.record(events.STOPPED, reason="x")
+    assert sink.statistics().lost > 0
+    sink.renew(Logging(format="json", queue_events=100_000))
+    lost = sink.statistics().lost
+    for _ in range(3000):
+        own.record(events.STOPPED, reason="x")
+    assert sink.statistics().lost == lost
+    reader.read_to_the_end()
+    assert sink.close(10) == 0
+    os.close(write_fd)
+    reader.close()
+    lines = reader.data.splitlines()
+    assert json.loads(lines[0])["action"] == "stopped"
+    assert lines[1].endswith(b" [own] Main loop terminated.")
+    assert json.loads(lines[-1])["action"] in ("stopped", "events-lost")

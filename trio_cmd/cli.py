@@ -5,9 +5,9 @@ import contextlib
 import gc
 import os
 import select
-import ssl
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NoReturn
 
 import trio
@@ -20,20 +20,26 @@ from trio_cmd.records import EventLogger, events, open_records
 from trio_cmd.records.events import record_fault
 from trio_cmd.records.stdlib import route_stdlib
 from trio_cmd.server.descriptors import hold_standard_descriptors
+from trio_cmd.server.epoch import Prepared
+from trio_cmd.server.reloading import Read
 from trio_cmd.server.server import Server
 from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, note_signals, obey_signals
 from trio_cmd.server.tls import make_context
 from trio_cmd.settings import (
     DEFAULT_PATH,
     FLAGS,
+    Layer,
     Settings,
+    find_origins,
     from_allow_flags,
     from_environment,
     from_flags,
     from_log_flags,
     is_exposed,
+    keep_listeners,
     load,
     read_file,
+    write_toml,
 )
 from trio_cmd.settings.values import NAME
 from trio_cmd.tokens import digest_token, make_token, redact
@@ -56,6 +62,8 @@ _HELP = {
     "root": ("DIR", "files below this folder may be hashed (/); may be repeated"),
 }
 _REPEATED = ("root",)
+# Names that no program can have.
+_TAKEN = [name.decode() for name in COMMANDS]
 
 # The token stands alone before what is put into a file: added to one whole, it is a fault of TOML at once.
 _NEW_GRANT = """\
@@ -87,19 +95,17 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         return _show_new_token(_token_parser().parse_args(arguments[1:]).name)
     args = _parser().parse_args(arguments)
     try:
-        settings = _load_settings(args, environ)
-        tls = make_context(settings.tls)
-        roots = Roots(settings.comphash.roots)
+        if args.print_config:
+            return _print(_describe_settings(args, environ))
+        prepared = _prepare(args, environ)
     except SettingsError as error:
         return _say(EXIT_SETTINGS, *error.faults)
-    with roots:
-        if args.check_config:
-            with contextlib.suppress(OSError):  # whoever reads the exit code needs no line
-                os.write(STANDARD_OUTPUT, b"the settings are good\n")
-            return EXIT_OK
-        if STANDARD_OUTPUT in closed:
-            _complain(EXIT_OK, "standard output is closed: nothing is recorded")
-        return _serve(settings, roots, tls)
+    if args.check_config:
+        with prepared.roots:
+            return _print(b"the settings are good\n")
+    if STANDARD_OUTPUT in closed:
+        _complain(EXIT_OK, "standard output is closed: nothing is recorded")
+    return _serve(prepared, partial(_prepare, args, environ))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -136,6 +142,9 @@ def _parser() -> _Parser:
         "--allow-root", action="store_true", help="let other hosts in though the server runs as root"
     )
     parser.add_argument("--check-config", action="store_true", help="check the settings and leave")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the settings and where each came from, and leave"
+    )
     parser.add_argument("--version", action="version", version=f"trio-cmd {__version__}")
     return parser
 
@@ -170,12 +179,47 @@ def _show_new_token(name: str) -> int:
     return EXIT_OK
 
 
-def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
-    """Collect the settings, the strongest last.
+def _prepare(
+    args: argparse.Namespace, environ: Mapping[str, str], in_force: Settings | None = None
+) -> Prepared:
+    """Collect the settings, and read and open what they name; it may wait for a disk.
+
+    Args:
+        args: the flags.
+        environ: the environment.
+        in_force: the settings of a server that runs.
+
+    Raises:
+        SettingsError: what is wrong.
+    """
+    settings, _ = _load_settings(args, environ, in_force)
+    tls = make_context(settings.tls)
+    return Prepared(settings, Roots(settings.comphash.roots), tls)
+
+
+def _load_settings(
+    args: argparse.Namespace, environ: Mapping[str, str], in_force: Settings | None = None
+) -> tuple[Settings, list[Layer]]:
+    """Collect the settings; returns also the layers they are made of.
 
     Raises:
         SettingsError: with the faults of all places, also when the file cannot be read.
     """
+    layers, faults = _collect_layers(args, environ)
+    try:
+        settings = load(layers, _TAKEN, in_force)
+        _check_user(settings, is_root_allowed=args.allow_root)
+        if in_force is not None:
+            _check_user(keep_listeners(settings, in_force), is_root_allowed=args.allow_root)
+    except SettingsError as error:
+        faults += error.faults
+    if faults:
+        raise SettingsError(faults)
+    return settings, layers
+
+
+def _collect_layers(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[list[Layer], list[str]]:
+    """Read the settings of all places, the strongest last; returns also why the file cannot be read."""
     given = {flag: vars(args)[flag.replace("-", "_")] for flag in FLAGS}
     flags = {flag: text for flag, text in given.items() if text is not None}
     path = (
@@ -183,21 +227,24 @@ def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Sett
         or environ.get("TRIO_CMD_CONFIG")
         or (DEFAULT_PATH if os.path.exists(DEFAULT_PATH) else None)
     )
-    layers, faults = [], []
+    layers: list[Layer] = []
+    faults: list[str] = []
     try:
         layers += [read_file(path)] if path else []
     except SettingsError as error:
         faults += error.faults
-    try:
-        repeated = from_log_flags(args.log), from_allow_flags(args.allow)
-        taken = [name.decode() for name in COMMANDS]
-        settings = load([*layers, from_environment(environ), from_flags(flags), *repeated], taken)
-        _check_user(settings, is_root_allowed=args.allow_root)
-    except SettingsError as error:
-        faults += error.faults
-    if faults:
-        raise SettingsError(faults)
-    return settings
+    repeated = from_log_flags(args.log), from_allow_flags(args.allow)
+    return [*layers, from_environment(environ), from_flags(flags), *repeated], faults
+
+
+def _describe_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> bytes:
+    """Write the settings down, each with where it came from.
+
+    Raises:
+        SettingsError: what is wrong with them.
+    """
+    settings, layers = _load_settings(args, environ)
+    return write_toml(settings, find_origins(layers))
 
 
 def _check_user(settings: Settings, *, is_root_allowed: bool) -> None:
@@ -211,34 +258,32 @@ def _check_user(settings: Settings, *, is_root_allowed: bool) -> None:
         raise SettingsError([f"{where}; start as another user, or say --allow-root"])
 
 
-def _serve(settings: Settings, roots: Roots, tls: ssl.SSLContext | None) -> int:
+def _serve(prepared: Prepared, read: Read) -> int:
     """Serve until told to stop, and see the last records out."""
-    log, sink = open_records(settings.logging, STANDARD_OUTPUT)
+    log, sink = open_records(prepared.settings.logging, STANDARD_OUTPUT)
     with note_signals() as noted, route_stdlib(log):
         log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
-        server = Server(settings, log, sink, __version__, roots, tls)
-        code = _run(server, log, settings.limits.stop_seconds, noted)
+        server = Server(prepared.settings, log, sink, __version__, prepared.roots, prepared.tls, read)
+        code = _run(server, log, noted)
         log.record(events.STOPPED, reason=_NO_SIGNAL.get(code) or server.stop_reason)
         if unsaid := sink.close(server.seconds_left(LAST_SECONDS)):
             _complain(code, f"{unsaid} log events could not be written")
     return code
 
 
-def _run(server: Server, log: EventLogger, stop_seconds: float, noted: Sequence[int]) -> int:
+def _run(server: Server, log: EventLogger, noted: Sequence[int]) -> int:
     """Run the event loop; returns the exit code."""
     code = EXIT_OK
     try:
-        trio.run(_serve_until_stopped, server, log, stop_seconds, noted)
+        trio.run(_serve_until_stopped, server, log, noted)
     except* Exception as errors:
         code = _explain_crash(errors, log)
     return code
 
 
-async def _serve_until_stopped(
-    server: Server, log: EventLogger, stop_seconds: float, noted: Sequence[int]
-) -> None:
+async def _serve_until_stopped(server: Server, log: EventLogger, noted: Sequence[int]) -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(obey_signals, server, log, nursery.cancel_scope, stop_seconds, noted)
+        await nursery.start(obey_signals, server, log, nursery.cancel_scope, noted)
         async with trio.open_nursery() as serving:
             await serving.start(server.serve)
             gc.collect()
@@ -256,6 +301,14 @@ def _explain_crash(errors: BaseExceptionGroup[BaseException], log: EventLogger) 
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return _complain(EXIT_CANNOT_LISTEN, str(error))
+
+
+def _print(data: bytes) -> int:
+    """Write to standard output; returns the exit code."""
+    with contextlib.suppress(OSError):  # whoever reads the exit code needs no line
+        while data:
+            data = data[os.write(STANDARD_OUTPUT, data) :]
+    return EXIT_OK
 
 
 def _complain(code: int, line: str) -> int:

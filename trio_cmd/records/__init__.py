@@ -30,11 +30,31 @@ def open_records(settings: Logging, fd: int) -> tuple[EventLogger, Sink]:
     Returns:
         The logger, and the sink it writes to: the caller's to close.
     """
-    is_text = settings.format == "twisted" or (settings.format == "auto" and os.isatty(fd))
-    render = render_twisted if is_text else render_json
+    rendering = _Rendering(settings, fd)
     sink = Sink(fd, settings.queue_events, settings.queue_bytes)
-    sink.start(partial(_describe_loss, render))
-    return make_logger(sink, render), sink
+    sink.start(partial(_describe_loss, rendering), rendering.renew)
+    return make_logger(sink, rendering), sink
+
+
+class _Rendering:
+    """What makes lines, by the settings in force.
+
+    Args:
+        settings: the form of the records.
+        fd: where they are written.
+    """
+
+    def __init__(self, settings: Logging, fd: int) -> None:
+        self._fd = fd
+        self.renew(settings)
+
+    def __call__(self, fields: Mapping[str, Any], seconds: float) -> bytes:
+        return self._render(fields, seconds)
+
+    def renew(self, settings: Logging) -> None:
+        """Make lines of another form from now on."""
+        is_text = settings.format == "twisted" or (settings.format == "auto" and os.isatty(self._fd))
+        self._render: Render = render_twisted if is_text else render_json
 
 
 def make_logger(sink: Sink, render: Render, now: Callable[[], float] = time.time) -> EventLogger:

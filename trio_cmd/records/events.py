@@ -74,6 +74,16 @@ EVENTS_SUMMED = Event(
 )
 EVENTS_LOST = Event("events-lost", "warning", "{lost} log events lost", ("lost",))
 MESSAGE = Event("message", "info", "{text}", ("logger", "exception"))
+RELOADED = Event("reloaded", "info", "Settings read again, {what}", ("changed", "restart"))
+RELOAD_REFUSED = Event(
+    "reload-refused", "warning", "Settings read again and refused, the old ones stay: {reason}", ("reason",)
+)
+REPORT = Event(
+    "report",
+    "info",
+    "Report: {count} tasks, {threads} threads, {descriptors} descriptors",
+    ("tasks", "threads", "descriptors", "memory", "limiters", "queues"),
+)
 STOPPING = Event("stopping", "info", "{closed}", ("reason",))
 STOPPED = Event("stopped", "info", "Main loop terminated.", ("reason",))
 

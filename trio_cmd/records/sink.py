@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from trio_cmd.records.events import COMMAND_ACTIONS
+from trio_cmd.settings import Logging
 
 __all__ = ["Sink", "SinkStatistics"]
 
@@ -86,6 +87,7 @@ class Sink:
         self._wake = threading.Event()
         self._is_closing = False
         self._describe_loss: Callable[[int], bytes]
+        self._renewed: Callable[[Logging], object]
         self._written = 0
         self._lost = 0
         self._lost_said = 0
@@ -94,12 +96,23 @@ class Sink:
         self._writing_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="trio_cmd records", daemon=True)
 
-    def start(self, describe_loss: Callable[[int], bytes]) -> None:
+    def renew(self, settings: Logging) -> None:
+        """Record by other settings: how many may wait, and what lines look like; what waits is written."""
+        with self._lock:
+            for room in self._rooms.values():
+                room.max_events, room.max_bytes = settings.queue_events, settings.queue_bytes
+        self._renewed(settings)
+
+    def start(
+        self, describe_loss: Callable[[int], bytes], renewed: Callable[[Logging], object] = lambda _: None
+    ) -> None:
         """Begin to write.
 
         Args:
             describe_loss: makes the line that says how many records were lost.
+            renewed: told of other settings; see ``renew``.
         """
+        self._renewed = renewed
         self._describe_loss = describe_loss
         self._thread.start()
 

@@ -13,7 +13,7 @@ from trio_cmd.addresses import Address, Network, address_key, is_local, parse_ne
 from trio_cmd.settings import Grant
 from trio_cmd.tokens import find_matches
 
-__all__ = ["ALWAYS_ALLOWED", "Access", "Visitor", "allowed"]
+__all__ = ["ALWAYS_ALLOWED", "Access", "Visitor", "allowed", "is_allowed"]
 
 # Whoever is let in may ask what is allowed, say who it is, and leave.
 ALWAYS_ALLOWED = frozenset(("help", "format", "auth", "exit", "quit"))
@@ -116,8 +116,15 @@ class Access:
 
 def allowed(grants: Iterable[Grant], table: Mapping[bytes, _Row]) -> dict[bytes, _Row]:
     """Take the rows of a table of commands that grants allow, in its order."""
-    names = ALWAYS_ALLOWED.union(*(grant.commands for grant in grants))
-    return {name: row for name, row in table.items() if "*" in names or name.decode() in names}
+    grants = tuple(grants)
+    return {name: row for name, row in table.items() if is_allowed(grants, name.decode())}
+
+
+def is_allowed(grants: Iterable[Grant], command: str) -> bool:
+    """Tell whether grants, held by one who was let in, allow a command that there is."""
+    if command in ALWAYS_ALLOWED:
+        return True
+    return any("*" in grant.commands or command in grant.commands for grant in grants)
 
 
 def _contains(network: Network, address: Address) -> bool:

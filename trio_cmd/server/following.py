@@ -34,11 +34,12 @@ class StreamedAnswer:
         job: what is waited for.
     """
 
-    __slots__ = ("_job", "client")
+    __slots__ = ("_job", "block", "client")
 
     def __init__(self, client: _Session, job: Job) -> None:
         self.client = client
         self._job = job
+        self.block = ""  # that was begun
 
     @property
     def site(self) -> Hashable:
@@ -62,6 +63,7 @@ class StreamedAnswer:
 
     def begin(self, block: str) -> None:
         """Stream the beginning of a block."""
+        self.block = block
         self.client.stream(self._job, format_begin(block, self._job.asked.form))
 
     def show(self, lines: Sequence[str], skipped: int) -> None:

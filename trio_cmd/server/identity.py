@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from trio_cmd.commands import Surroundings
 from trio_cmd.errors import BadToken, TooManyWrongTokens
-from trio_cmd.server.access import Access, Visitor, allowed
+from trio_cmd.server.access import Access, Visitor, allowed, is_allowed
 from trio_cmd.server.attempts import WrongTokens
 from trio_cmd.settings import Grant
 from trio_cmd.tokens import digest_token
@@ -94,6 +94,21 @@ class ClientIdentity:
             self._digests = (*self._digests, digest)
             self.surroundings = self._tables.of(self._access.held(self.visitor, self._digests))
         return grant.name
+
+    def renew(self, access: Access, tables: Tables) -> bool:
+        """Be judged anew, by other grants; what was shown stays shown.
+
+        Returns:
+            Whether it would still be let in.
+        """
+        self._access = access
+        self._tables = tables
+        self.surroundings = tables.of(access.held(self.visitor, self._digests))
+        return access.is_admitted(self.visitor)
+
+    def may_go_on(self, name: bytes) -> bool:
+        """Tell whether a command that has begun is still allowed, also one that is no longer offered."""
+        return is_allowed(self._access.held(self.visitor, self._digests), name.decode())
 
     def is_suspect(self) -> bool:
         """Tell whether it has shown too many wrong tokens."""

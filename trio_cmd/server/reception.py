@@ -13,14 +13,15 @@ from trio_cmd.addresses import Address, parse_address, show_site
 from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, events
 from trio_cmd.records.events import lost_event, record_fault
-from trio_cmd.server.access import Access, Visitor
+from trio_cmd.server.access import Visitor
 from trio_cmd.server.admission import Admission
 from trio_cmd.server.attempts import WrongTokens
 from trio_cmd.server.deadlines import Sweeper
+from trio_cmd.server.epoch import Epoch
 from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.handshakes import TlsDoor
-from trio_cmd.server.identity import ClientIdentity, Tables
-from trio_cmd.server.session import Session, Shared
+from trio_cmd.server.identity import ClientIdentity
+from trio_cmd.server.session import Session
 from trio_cmd.server.tls import peer_names
 from trio_cmd.server.unix_socket import Credentials, peer_credentials
 from trio_cmd.wire.messages import NOTICES
@@ -87,33 +88,27 @@ class Reception:
     """Receives connections.
 
     Args:
-        shared: what all sessions have in common.
+        epoch: the settings in force, who may connect, what each may ask; see ``renew``.
         log: records what happens.
-        access: who may connect.
-        tables: what each may ask.
         admission: the places for clients.
         sweeper: keeps their deadlines.
         flooding: decides which refusals are recorded by themselves.
         is_stopping: tells whether the server stops.
-        door: makes TLS of TCP connections; ``None``: they stay plain.
+        door: makes TLS of TCP connections.
     """
 
     def __init__(
         self,
-        shared: Shared,
+        epoch: Epoch,
         log: EventLogger,
-        access: Access,
-        tables: Tables,
         admission: Admission,
         sweeper: Sweeper,
         flooding: Flooding,
         is_stopping: Callable[[], bool],
-        door: TlsDoor | None = None,
+        door: TlsDoor,
     ) -> None:
-        self._shared = shared
+        self.epoch = epoch
         self._log = log
-        self._access = access
-        self._tables = tables
         self._admission = admission
         self._sweeper = sweeper
         self._flooding = flooding
@@ -123,10 +118,15 @@ class Reception:
         self._numbers = itertools.count()
         self.sessions: dict[Session, None] = {}
 
+    def renew(self, epoch: Epoch) -> None:
+        """Put other settings in force, for whoever comes and for whoever is there, at once."""
+        self.epoch = epoch
+        for session in list(self.sessions):
+            session.renew(epoch.shared, epoch.access, epoch.tables)
+
     def stop(self) -> None:
         """Say goodbye to everybody, now or after the answers that are under way."""
-        if self._door is not None:
-            self._door.stop()
+        self._door.stop()
         for session in list(self.sessions):
             session.stop()
 
@@ -172,7 +172,7 @@ class Reception:
         """Give a client a place, or tell why it gets none."""
         if address is None:
             return "reset"
-        if not self._access.is_admissible(address):
+        if not self.epoch.access.is_admissible(address):
             reason = "not-allowed"
         elif not self._admission.try_admit(visit, address):
             reason = "too-many-clients"
@@ -204,16 +204,16 @@ class Reception:
             self._admission.leave(visit)
 
     def _needs_handshake(self, stream: ClientStream, address: Address | None) -> bool:
-        return self._door is not None and address != "unix" and not isinstance(stream, TlsStream)
+        return self.epoch.tls is not None and address != "unix" and not isinstance(stream, TlsStream)
 
     async def _shake_hands(
         self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit
     ) -> None:
         """Let a client in by TLS."""
-        assert self._door is not None
+        assert self.epoch.tls is not None
         assert visitor.address is not None
         try:
-            async with await self._door.open(stream, visitor.address) as sealed:
+            async with await self._door.open(stream, visitor.address, self.epoch.tls) as sealed:
                 await self._identify(sealed, visitor.address, log, visit)
         except HandshakeFailed as error:
             visit.reason = "stopping" if self._is_stopping() else "tls-failed"
@@ -230,7 +230,7 @@ class Reception:
             visit.tls["certificate"] = escape(", ".join(sorted(names)))
             log = log.bind(certificate=visit.tls["certificate"])
         visitor = Visitor(address, names)
-        if self._access.is_admitted(visitor):
+        if self.epoch.access.is_admitted(visitor):
             await self._enter(stream, visitor, log, visit)
         else:
             visit.reason = "not-allowed"
@@ -238,8 +238,8 @@ class Reception:
             await self._refuse(stream, address, visit.reason, log.bind(system=SYSTEM), visit)
 
     async def _enter(self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit) -> None:
-        identity = ClientIdentity(visitor, self._access, self._tables, self._attempts)
-        await self._converse(Session(stream, log, self._shared, identity), visit)
+        identity = ClientIdentity(visitor, self.epoch.access, self.epoch.tables, self._attempts)
+        await self._converse(Session(stream, log, self.epoch.shared, identity), visit)
 
     async def _converse(self, session: Session, visit: Visit) -> None:
         self.sessions[session] = None
@@ -257,7 +257,7 @@ class Reception:
     def _look_at(self, stream: trio.SocketStream) -> Peer:
         """Learn who it is, and have the kernel find out when it is gone."""
         try:
-            set_socket_options(stream.socket, self._shared.limits.write_seconds)
+            set_socket_options(stream.socket, self.epoch.shared.limits.write_seconds)
             if stream.socket.family == socket.AF_UNIX:
                 return Peer("unix", credentials=peer_credentials(stream.socket))
             host, port = stream.socket.getpeername()[:2]

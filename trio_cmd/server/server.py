@@ -4,6 +4,8 @@ Nurseries from the outside in: helpers > work (shared runs) > connections > list
 further in is stopped first, and finds everything it needs still there.
 """
 
+import dataclasses
+import itertools
 import os
 import ssl
 import time
@@ -16,29 +18,33 @@ import trio
 
 from trio_cmd.commands import COMMANDS, Surroundings
 from trio_cmd.commands.programs import program_rows
+from trio_cmd.errors import SettingsError
 from trio_cmd.records import EventLogger, Sink, events
 from trio_cmd.records.events import record_fault
 from trio_cmd.server.access import Access
 from trio_cmd.server.admission import Admission
 from trio_cmd.server.deadlines import Sweeper, tick_seconds
 from trio_cmd.server.descriptors import fit_descriptors
+from trio_cmd.server.epoch import Epoch, Prepared
 from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.handshakes import TlsDoor
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import Tables
 from trio_cmd.server.listeners import Listeners
 from trio_cmd.server.reception import SYSTEM, Reception
+from trio_cmd.server.reloading import Read, Reload, Reloading
 from trio_cmd.server.replies import Budget
+from trio_cmd.server.report import make_report
 from trio_cmd.server.session import Shared
-from trio_cmd.settings import Settings
+from trio_cmd.settings import Settings, keep_listeners
 from trio_cmd.work.followers import Followers
-from trio_cmd.work.hashing import Hashing
+from trio_cmd.work.hashing import Hashing, count_threads
 from trio_cmd.work.limiter import FairLimiter, WaitingRoom
 from trio_cmd.work.logs import MAX_OUTPUT_BYTES, LogReader
 from trio_cmd.work.processes import GroupReaper
 from trio_cmd.work.programs import Programs
 from trio_cmd.work.roots import Roots
-from trio_cmd.work.sharing import Sharing
+from trio_cmd.work.sharing import Sharing, SharingUnder
 from trio_cmd.work.threads import DiskThreads
 
 __all__ = ["Server"]
@@ -49,6 +55,15 @@ MIN_FLUSH_SECONDS = 0.2
 _AS_ROOT = "running as root: every file of this host can be asked for; start as a user of its own instead"
 
 
+def _read_nothing(in_force: Settings) -> Prepared:
+    """Refuse to reload.
+
+    Raises:
+        SettingsError: always.
+    """
+    raise SettingsError(["there is nothing to read them from"])
+
+
 class Server:
     """A listener, its clients, and all they share.
 
@@ -57,8 +72,9 @@ class Server:
         log: records what happens.
         sink: where the log writes; clients wait for it.
         version: of this program, for ``status``.
-        roots: below which files may be named; whoever opened them closes them.
+        roots: below which files may be named; taken over.
         tls: what handshakes need; ``None``: clients speak in plain text.
+        read: reads the settings again, in a thread.
     """
 
     def __init__(
@@ -69,8 +85,8 @@ class Server:
         version: str,
         roots: Roots,
         tls: ssl.SSLContext | None = None,
+        read: Read = _read_nothing,
     ) -> None:
-        self._settings = settings
         self._log = log
         self._sink = sink
         self._version = version
@@ -78,45 +94,32 @@ class Server:
         self._stop_event = trio.Event()
         self._sweeper = Sweeper(tick_seconds(settings.limits))
         self._reaper = GroupReaper()
-        waiting_room = WaitingRoom(settings.limits.waiting)
-        children = settings.limits.running_programs or 2 * (os.cpu_count() or 1)
+        self._waiting_room = WaitingRoom(settings.limits.waiting)
         self._threads = DiskThreads()
-        self._hashing = Hashing(
-            settings.comphash, waiting_room, self._sweeper.limit, self._threads, roots.open_regular
-        )
-        self._children = FairLimiter(children, waiting_room)
+        self._hashing = Hashing(settings.comphash, self._waiting_room, self._sweeper.limit, self._threads)
+        self._children = FairLimiter(_count_children(settings), self._waiting_room)
         self._logs = LogReader(self._children, self._reaper, self._sweeper.limit, self._threads)
         self._followers = Followers(settings.limits.followers, self._logs, self._reaper, self._sweeper.limit)
-        # What programs may print while it is decided whether the next may begin.
-        largest = max([MAX_OUTPUT_BYTES, *(p.max_output_bytes for p in settings.programs.values())])
-        budget = Budget(settings.limits.total_pending_bytes, children * largest)
+        budget = Budget(settings.limits.total_pending_bytes, _running_bytes(settings))
         self._sharing = Sharing(partial(record_fault, log), budget.check)
-        programs = Programs(self._children, self._reaper, self._sweeper.limit)
-        work = children + self._hashing.max_threads + settings.limits.followers
-        self._admission = Admission(fit_descriptors(settings, work), settings.server.max_clients_per_address)
+        self._programs = Programs(self._children, self._reaper, self._sweeper.limit)
+        max_clients = fit_descriptors(settings, _count_work(settings))
+        self._admission = Admission(max_clients, settings.server.max_clients_per_address)
         self._hangups = Hangups()
         self._flooding = Flooding(log.bind(system=SYSTEM))
-        self._shared = Shared(settings.limits, sink, self._hangups, budget, {}, self._flooding)
-        whole = Surroundings(
-            settings,
-            self._hashing,
-            self._logs,
-            self.statistics,
-            {**COMMANDS, **program_rows(settings.programs, programs)},
-            followers=self._followers,
-            sharing=self._sharing,
-        )
+        self._door = TlsDoor(max_clients)
+        shared = Shared(settings.limits, sink, self._hangups, budget, {}, self._flooding)
         self._reception = Reception(
-            self._shared,
+            self._make_epoch(Prepared(settings, roots, tls), settings, shared, 0),
             log,
-            Access(settings.grants),
-            Tables(whole),
             self._admission,
             self._sweeper,
             self._flooding,
             self._stop_event.is_set,
-            None if tls is None else TlsDoor(tls, self._admission.max_clients),
+            self._door,
         )
+        self._epochs = itertools.count(1)
+        self._reloading = Reloading(read, lambda: self._settings, self._renew, log)
         self.stop_reason: str | None = None
         self._stop_by = float("inf")
 
@@ -135,6 +138,7 @@ class Server:
                 helpers.start_soon(self._reaper.run)
                 helpers.start_soon(self._hashing.run)
                 helpers.start_soon(self._flooding.run)
+                helpers.start_soon(self._reloading.run)
                 async with self._sharing.open_nursery(), trio.open_nursery() as connections:
                     await self._serve_clients(helpers, connections, task_status)
                 helpers.cancel_scope.cancel()
@@ -143,12 +147,32 @@ class Server:
             self._hangups.close()
             self._flooding.close()
 
+    @property
+    def stop_seconds(self) -> float:
+        """How long clients may take to finish."""
+        return self._settings.limits.stop_seconds
+
     def stop(self, reason: str) -> None:
         """Stop: no new clients; those there may finish what they asked, within ``stop_seconds``."""
         if self.stop_reason is None:
             self.stop_reason = reason
-            self._stop_by = time.monotonic() + self._settings.limits.stop_seconds
+            self._stop_by = time.monotonic() + self.stop_seconds
         self._stop_event.set()
+
+    @property
+    def last_reload(self) -> Reload | None:
+        """When the settings were last read again, and whether they were taken; ``None``: never."""
+        return self._reloading.last
+
+    def reload(self) -> None:
+        """Have the settings read again, soon; not while the server stops."""
+        if self.stop_reason is None:
+            self._reloading.want()
+
+    def report(self) -> None:
+        """Record what the server is doing, and with what."""
+        report = make_report(self._limiters(), self._queues())
+        self._log.record(events.REPORT, count=report["tasks"]["count"], **report)
 
     def seconds_left(self, grace: float) -> float:
         """Tell how long the last records may take: the grace, or less when stopping took long."""
@@ -183,6 +207,80 @@ class Server:
             "records_queued": records.queued,
         }
 
+    @property
+    def _settings(self) -> Settings:
+        """The settings in force."""
+        return self._reception.epoch.settings
+
+    @property
+    def _shared(self) -> Shared:
+        return self._reception.epoch.shared
+
+    def _make_epoch(self, prepared: Prepared, settings: Settings, shared: Shared, number: int) -> Epoch:
+        """Make all that is derived from settings.
+
+        Args:
+            prepared: what was read and opened; its roots are taken.
+            settings: with the listeners in force.
+            shared: with the limits of these settings.
+            number: of the settings since the start.
+        """
+        whole = Surroundings(
+            settings,
+            self._hashing.under(settings.comphash, prepared.roots.take().open_regular),
+            self._logs,
+            self.statistics,
+            {**COMMANDS, **program_rows(settings.programs, self._programs)},
+            followers=self._followers,
+            sharing=SharingUnder(self._sharing, number),
+        )
+        return Epoch(settings, shared, Access(settings.grants), Tables(whole), prepared.tls)
+
+    def _renew(self, prepared: Prepared) -> None:
+        """Put other settings in force: what is begun later is under them, and nothing between."""
+        settings = keep_listeners(prepared.settings, self._settings)
+        shared = dataclasses.replace(self._shared, limits=settings.limits)
+        epoch = self._make_epoch(prepared, settings, shared, next(self._epochs))
+        self._resize(settings)
+        self._reception.renew(epoch)
+
+    def _resize(self, settings: Settings) -> None:
+        """Change the limits that all share; what is above a lower one goes on to its end."""
+        limits = settings.limits
+        self._sweeper.tick_seconds = tick_seconds(limits)
+        self._waiting_room.max_waiting = limits.waiting
+        self._hashing.resize(count_threads(settings.comphash))
+        self._children.resize(_count_children(settings))
+        self._followers.places = limits.followers
+        self._shared.budget.resize(limits.total_pending_bytes, _running_bytes(settings))
+        self._sink.renew(settings.logging)
+        max_clients = fit_descriptors(settings, _count_work(settings))
+        self._admission.resize(max_clients, settings.server.max_clients_per_address)
+        self._door.resize(max_clients)
+        self._warn_of_descriptors(settings.server.max_clients)
+
+    def _limiters(self) -> dict[str, list[int]]:
+        """Count what has a limit: name -> how many there are, how many may be."""
+        hashing, children = self._hashing.statistics(), self._children.statistics()
+        return {
+            "clients": [self._admission.clients, self._admission.max_clients],
+            "hashing": [hashing.running, self._hashing.max_threads],
+            "children": [children.running, self._children.places],
+            "followers": [self._followers.running, self._followers.places],
+            "waiting": [hashing.waiting + children.waiting, self._waiting_room.max_waiting],
+            "pending_bytes": [self._shared.budget.bytes, self._shared.budget.enough_bytes],
+        }
+
+    def _queues(self) -> dict[str, int]:
+        """Count what waits, and what hangs."""
+        sharing = self._sharing.statistics()
+        return {
+            "records": self._sink.statistics().queued,
+            "runs": sharing.running,
+            "runs_waiting": sharing.waiting,
+            "reads_hung": self._threads.hung(),
+        }
+
     async def _serve_clients(
         self, helpers: trio.Nursery, connections: trio.Nursery, task_status: trio.TaskStatus[int | None]
     ) -> None:
@@ -198,18 +296,37 @@ class Server:
 
     async def _lose_patience(self) -> None:
         """Cut the clients that are not done when the time to stop has passed."""
-        await trio.sleep(self._settings.limits.stop_seconds)
+        await trio.sleep(self.stop_seconds)
         for session in list(self._reception.sessions):
             session.cancel()
 
     def _record_start(self) -> None:
         """Record what the operator should know of a server that listens."""
         max_clients = self._admission.max_clients
-        if max_clients < self._settings.server.max_clients:
-            text = f"max_clients lowered to {max_clients}: too few descriptors; raise the limit (ulimit -n)"
-            self._log.record(events.MESSAGE, "warning", text=text, logger="trio_cmd")
+        self._warn_of_descriptors(self._settings.server.max_clients)
         if os.geteuid() == 0:
             self._log.record(events.MESSAGE, "warning", text=_AS_ROOT, logger="trio_cmd")
         limits = msgspec.to_builtins(self._settings.limits)
         grants = [grant.name for grant in self._settings.grants]
         self._log.record(events.SERVER_STARTED, max_clients=max_clients, limits=limits, grants=grants)
+
+    def _warn_of_descriptors(self, wanted: int) -> None:
+        max_clients = self._admission.max_clients
+        if max_clients < wanted:
+            text = f"max_clients lowered to {max_clients}: too few descriptors; raise the limit (ulimit -n)"
+            self._log.record(events.MESSAGE, "warning", text=text, logger="trio_cmd")
+
+
+def _count_children(settings: Settings) -> int:
+    return settings.limits.running_programs or 2 * (os.cpu_count() or 1)
+
+
+def _count_work(settings: Settings) -> int:
+    """Count the children, threads and follows there may be at once."""
+    return _count_children(settings) + count_threads(settings.comphash) + settings.limits.followers
+
+
+def _running_bytes(settings: Settings) -> int:
+    """Say how much programs may print while it is decided whether the next may begin."""
+    largest = max([MAX_OUTPUT_BYTES, *(program.max_output_bytes for program in settings.programs.values())])
+    return _count_children(settings) * largest

@@ -26,12 +26,13 @@ from trio_cmd.errors import (
     UnknownCommand,
 )
 from trio_cmd.records import EventLogger, Sink, events
+from trio_cmd.server.access import Access
 from trio_cmd.server.deadlines import Clock
 from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.following import StreamedAnswer
 from trio_cmd.server.hangups import Hangups
-from trio_cmd.server.identity import ClientIdentity
-from trio_cmd.server.replies import Budget, ReplyQueue, Slot
+from trio_cmd.server.identity import ClientIdentity, Tables
+from trio_cmd.server.replies import Budget, ReplyQueue
 from trio_cmd.server.sending import Sender
 from trio_cmd.server.trail import Asked, Trail, show_line
 from trio_cmd.server.workers import Job, Workers
@@ -56,6 +57,8 @@ LINES_PER_TURN = 64
 BYTES_PER_TURN = 16384
 LINGER_SECONDS = 2.0
 STOPPING_LINGER_SECONDS = 0.5
+# Within a second whoever may no longer be here is gone, whatever it does.
+DISMISS_SECONDS = 0.8
 # How often a client that waits for room in the record looks again.
 RECORD_POLL_SECONDS = 0.005
 # A person does not make so many before reading the manual, a program never stops by itself.
@@ -123,6 +126,7 @@ class Session:
         "_identity",
         "_is_ended",
         "_is_held",
+        "_is_parting",
         "_is_reading",
         "_is_stopping",
         "_lines",
@@ -158,6 +162,7 @@ class Session:
         self._is_reading = True
         self._is_held = False  # the server does not read for now
         self._is_ended = False  # the client's end of input was read
+        self._is_parting = False  # what is said last has been said
         self._is_stopping = False  # the server stops, perhaps after the client's end of input
         self._errors = 0  # that the client could have known of
         self.reason: str | None = None
@@ -199,13 +204,33 @@ class Session:
 
     def cancel(self) -> None:
         """Stop now: tell the client as far as it reads, and drop everything."""
-        for asked, slot in self._unfinished().items():
-            self._replies.finish(slot, self._trail.answered(asked, Reply(error=Stopping())))
+        for asked, job in self._unfinished().items():
+            self._replies.finish(job.slot, self._trail.answered(asked, Reply(error=Stopping())))
         self._unfinished().clear()
         if self._replies.pending:  # else goodbye has been said
             self._replies.add(format_notice("stopping", self._form))
             self._sender.flush(self._nursery)
         self._lose("stopping")
+
+    def renew(self, shared: Shared, access: Access, tables: Tables) -> None:
+        """Go on under other settings; what was asked keeps those it was asked under.
+
+        Who would not be let in any more is told so and closed; what may not be asked any more is
+        cancelled.
+        """
+        self._shared = shared
+        limits = shared.limits
+        self._lines.resize(limits.line_bytes)
+        self._replies.resize(limits.pending_replies, limits.pending_bytes)
+        if self._workers is not None:
+            self._workers.max_tasks = limits.running_per_client
+        if not self._identity.renew(access, tables):
+            self._dismiss()
+        for asked, job in self._unfinished().items():
+            assert asked.request is not None
+            if not self._identity.may_go_on(asked.request.name):
+                job.scope.cancel()
+        self._changed()
 
     def clocks(self) -> tuple[Clock | None, Clock | None]:
         """See ``deadlines.Watched``."""
@@ -387,7 +412,8 @@ class Session:
             self._workers = Workers(self._shared.limits.running_per_client, self._replies, self._do)
         slot = self._replies.reserve()
         slot.asked_after = self._lines.taken
-        self._workers.start(Job(asked, work, slot), self._nursery)
+        job = Job(asked, work, slot, self._identity.surroundings, trio.CancelScope())
+        self._workers.start(job, self._nursery)
 
     async def _do(self, job: Job) -> None:
         """Work for an answer and put it in its place.
@@ -396,23 +422,29 @@ class Session:
         """
         reply, waiting = Reply(), Waiting(self, job)
         try:
-            reply = await self._work(job, waiting)
+            with job.scope:
+                reply = await self._work(job, waiting)
         except* Exception as errors:  # the first net again
             reply = Reply(error=self._trail.fault(errors, job.asked.request))
+        if job.scope.cancel_called:
+            assert job.asked.request is not None
+            refusal = NotAllowed(job.asked.request.name)
+            reply = Reply(block=waiting.block, is_begun=bool(waiting.block), error=refusal)
         if self._unfinished().pop(job.asked, None) is None:
             return  # it was answered as the server stopped
         answer = self._trail.answered(job.asked, reply, job.slot.streamed_bytes, shared=waiting.is_shared)
         self._replies.finish(job.slot, answer)
         self._sender.flush(self._nursery)
         self._changed()
-        if reply.error is not None:
+        if reply.error is not None and not job.scope.cancel_called:
             self._count(reply.error)
 
     async def _work(self, job: Job, waiting: Waiting) -> Reply:
         assert job.asked.request is not None
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             self._shared.budget.check()  # when its turn has come: it may have waited long
-            return await job.work(job.asked.request.argument, self._identity.surroundings, waiting)
+            return await job.work(job.asked.request.argument, job.surroundings, waiting)
         except CommandFailed as error:
             # What fails at once costs next to nothing to ask for, and hundreds of tasks that do
             # so side by side would make one pass of the event loop last as long as all of them.
@@ -448,7 +480,7 @@ class Session:
         self._replies.stream(job.slot, data)
         self._sender.flush(self._nursery)
 
-    def _unfinished(self) -> dict[Asked, Slot]:
+    def _unfinished(self) -> dict[Asked, Job]:
         return {} if self._workers is None else self._workers.unfinished
 
     # Ending
@@ -464,6 +496,15 @@ class Session:
         """Drop everything: nobody reads the answers any more."""
         self.reason = reason
         self._nursery.cancel_scope.cancel()
+
+    def _dismiss(self) -> None:
+        """Say goodbye to a client that no grant is left for, and have an end of it soon."""
+        scope = self._nursery.cancel_scope
+        if self._is_stopping or self._is_parting or scope.cancel_called or self.reason == "wrong-protocol":
+            return  # it is on its way out already
+        self._end("not-allowed")
+        self.reason = "not-allowed"  # also of one whose answers were waited for
+        scope.deadline = min(scope.deadline, trio.current_time() + DISMISS_SECONDS)
 
     async def _finish(self) -> None:
         """Wait until all is answered and written, say goodbye, and let the client read it.
@@ -481,8 +522,10 @@ class Session:
     def _say_goodbye(self) -> None:
         limits = self._shared.limits
         assert self.reason is not None
+        self._is_parting = True
         seconds = {"idle": limits.idle_seconds, "slow-line": limits.request_seconds}.get(self.reason, 0)
-        notice = format_notice(self.reason, self._form, seconds=seconds)
+        address = self._identity.visitor.address
+        notice = format_notice(self.reason, self._form, seconds=seconds, address=address)
         if notice:
             self._replies.add(notice)
             self._sender.flush(self._nursery)

@@ -16,8 +16,9 @@ from trio_cmd.server.server import Server
 __all__ = ["note_signals", "obey_signals"]
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
-_CLOSED_WINDOW = getattr(signal, "SIGHUP", None)
-# A server without a terminal does nothing for these; it would die of them otherwise.
+_HANGUP = getattr(signal, "SIGHUP", None)  # a closed window, or the settings have changed
+_REPORTING = getattr(signal, "SIGUSR2", None)
+# It would die of these otherwise.
 _SURVIVED = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 # What stopping may take beyond ``stop_seconds``: ending children and writing the last records.
 LAST_SECONDS = 2.0
@@ -50,18 +51,16 @@ async def obey_signals(
     server: Server,
     log: EventLogger,
     cancel: trio.CancelScope,
-    stop_seconds: float,
     noted: Sequence[int] = (),
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Stop the server when told so, and cancel everything when told twice.
+    """Tell the server what it is told; cancel everything when it is told twice to stop.
 
     Args:
-        server: to stop.
+        server: to stop, to reload, to report.
         log: records what is not obeyed.
         cancel: what holds the server.
-        stop_seconds: how long clients may take to finish.
         noted: the signals that came before.
         task_status: told when the signals are ours.
 
@@ -70,11 +69,11 @@ async def obey_signals(
     has_window = sys.stdin is not None and sys.stdin.isatty()  # asked now: a closed one is none any more
 
     def obey(number: int) -> None:
-        if number not in _STOPPING and not (has_window and number == _CLOSED_WINDOW):
-            text = f"{signal.Signals(number).name} received; nothing is done for it"
-            log.record(events.MESSAGE, text=text, logger="trio_cmd")
+        is_stop = number in _STOPPING or (has_window and number == _HANGUP)
+        if not is_stop:
+            _obey_other(number, server, log)
         elif server.stop_reason is None:
-            _end_at_last(stop_seconds + LAST_SECONDS)
+            _end_at_last(server.stop_seconds + LAST_SECONDS)
             server.stop(signal.Signals(number).name)
         else:
             cancel.cancel()
@@ -85,6 +84,17 @@ async def obey_signals(
         task_status.started()
         async for number in received:
             obey(number)
+
+
+def _obey_other(number: int, server: Server, log: EventLogger) -> None:
+    """Do what a signal wants that does not stop."""
+    if number == _HANGUP:
+        server.reload()
+    elif number == _REPORTING:
+        server.report()
+    else:
+        text = f"{signal.Signals(number).name} received; nothing is done for it"
+        log.record(events.MESSAGE, text=text, logger="trio_cmd")
 
 
 def _end_at_last(seconds: float) -> None:

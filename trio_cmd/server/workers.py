@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import trio
 
-from trio_cmd.commands import Work
+from trio_cmd.commands import Surroundings, Work
 from trio_cmd.server.replies import ReplyQueue, Slot
 from trio_cmd.server.trail import Asked
 
@@ -18,38 +18,45 @@ __all__ = ["Job", "Workers"]
 
 
 class Job(NamedTuple):
-    """A slow command: what was asked, what does it, and where its answer goes."""
+    """A slow command: what was asked, what does it, where its answer goes, and with what it is done.
+
+    Attributes:
+        surroundings: those in which it was asked; later settings do not touch it.
+        scope: around the work; cancelled when its client may not ask it any more.
+    """
 
     asked: Asked
     work: Work
     slot: Slot
+    surroundings: Surroundings
+    scope: trio.CancelScope
 
 
 class Workers:
     """Runs one client's jobs.
 
     Args:
-        max_tasks: how many run side by side.
+        max_tasks: how many run side by side; may be changed, and what runs goes on.
         replies: where the answers go; while too much waits there, no further job is begun.
         do: does a job to its end.
     """
 
-    __slots__ = ("_do", "_jobs", "_max_tasks", "_replies", "_room", "_tasks", "unfinished")
+    __slots__ = ("_do", "_jobs", "_replies", "_room", "_tasks", "max_tasks", "unfinished")
 
     def __init__(self, max_tasks: int, replies: ReplyQueue, do: Callable[[Job], Awaitable[None]]) -> None:
-        self._max_tasks = max_tasks
+        self.max_tasks = max_tasks
         self._replies = replies
         self._do = do
         self._tasks = 0
         self._jobs: deque[Job] = deque()
         self._room: trio.Event | None = None
-        self.unfinished: dict[Asked, Slot] = {}  # in the order asked
+        self.unfinished: dict[Asked, Job] = {}  # in the order asked
 
     def start(self, job: Job, nursery: trio.Nursery) -> None:
         """Have a job done."""
-        self.unfinished[job.asked] = job.slot
+        self.unfinished[job.asked] = job
         self._jobs.append(job)
-        if self._tasks < self._max_tasks:
+        if self._tasks < self.max_tasks:
             self._tasks += 1
             nursery.start_soon(self._work)
 
@@ -64,7 +71,7 @@ class Workers:
 
         Cancel: what was not done stays in ``unfinished``.
         """
-        while self._jobs:
+        while self._jobs and self._tasks <= self.max_tasks:
             if not self._replies.has_room_for_work():
                 await self._wait_for_room()
                 continue
