@@ -15,6 +15,7 @@ import pytest
 
 from program import wait_until
 from trio_cmd.records import events, open_records
+from trio_cmd.records.output import Descriptor
 from trio_cmd.records.sink import WRITE_BYTES, Sink, SinkStatistics
 from trio_cmd.settings import Logging
 
@@ -87,13 +88,14 @@ class Log:
             os.set_blocking(read_fd, True)
         fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, PAGE)
         self.reader = Reader(read_fd)
-        self.sink = Sink(self.fd, queue_events, queue_bytes)
+        self.sink = Sink(Descriptor(self.fd), queue_events, queue_bytes)
         self.sent = 0
+        self.complaints: list[str] = []
         self._is_started = False
 
     def start(self) -> None:
         self._is_started = True
-        self.sink.start(describe_loss)
+        self.sink.start(describe_loss, self.complaints.append)
 
     def put(self, count: int, action: str = COMMAND) -> None:
         for _ in range(count):

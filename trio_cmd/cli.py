@@ -8,6 +8,7 @@ import select
 import ssl
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NoReturn
 
 import trio
@@ -16,7 +17,7 @@ from trio_cmd import __version__
 from trio_cmd.commands import COMMANDS
 from trio_cmd.errors import ListenError, SettingsError
 from trio_cmd.escape import escape
-from trio_cmd.records import EventLogger, events, open_records
+from trio_cmd.records import EventLogger, Sink, events, open_records
 from trio_cmd.records.events import record_fault
 from trio_cmd.records.stdlib import route_stdlib
 from trio_cmd.server.descriptors import hold_standard_descriptors
@@ -53,6 +54,7 @@ _HELP = {
     "unix-socket": ("PATH", "also listen there"),
     "max-clients": ("N", "this many clients at once (100)"),
     "log-format": ("FORMAT", "auto, json or twisted (auto: text on a terminal, else JSON)"),
+    "log-file": ("PATH", "record there instead of on standard output"),
     "root": ("DIR", "files below this folder may be hashed (/); may be repeated"),
 }
 _REPEATED = ("root",)
@@ -97,9 +99,18 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
             with contextlib.suppress(OSError):  # whoever reads the exit code needs no line
                 os.write(STANDARD_OUTPUT, b"the settings are good\n")
             return EXIT_OK
-        if STANDARD_OUTPUT in closed:
+        if STANDARD_OUTPUT in closed and not settings.logging.file:
             _complain(EXIT_OK, "standard output is closed: nothing is recorded")
-        return _serve(settings, roots, tls)
+        try:
+            records = open_records(
+                settings.logging,
+                STANDARD_OUTPUT,
+                journal_stream=environ.get("JOURNAL_STREAM", ""),
+                complain=partial(_complain, EXIT_OK),
+            )
+        except SettingsError as error:
+            return _say(EXIT_SETTINGS, *error.faults)
+        return _serve(settings, roots, tls, *records)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -211,9 +222,10 @@ def _check_user(settings: Settings, *, is_root_allowed: bool) -> None:
         raise SettingsError([f"{where}; start as another user, or say --allow-root"])
 
 
-def _serve(settings: Settings, roots: Roots, tls: ssl.SSLContext | None) -> int:
+def _serve(
+    settings: Settings, roots: Roots, tls: ssl.SSLContext | None, log: EventLogger, sink: Sink
+) -> int:
     """Serve until told to stop, and see the last records out."""
-    log, sink = open_records(settings.logging, STANDARD_OUTPUT)
     with note_signals() as noted, route_stdlib(log):
         log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
         server = Server(settings, log, sink, __version__, roots, tls)

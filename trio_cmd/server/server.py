@@ -150,6 +150,10 @@ class Server:
             self._stop_by = time.monotonic() + self._settings.limits.stop_seconds
         self._stop_event.set()
 
+    def reopen_log(self) -> bool:
+        """Have the file of the record opened anew; returns whether there is one."""
+        return self._sink.reopen()
+
     def seconds_left(self, grace: float) -> float:
         """Tell how long the last records may take: the grace, or less when stopping took long."""
         left = self._stop_by + grace - REAP_SECONDS - time.monotonic()

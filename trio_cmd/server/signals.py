@@ -19,6 +19,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _CLOSED_WINDOW = getattr(signal, "SIGHUP", None)
 # A server without a terminal does nothing for these; it would die of them otherwise.
 _SURVIVED = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+# A logrotate's: the file of the log was moved.
+_REOPENING = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name))
 # What stopping may take beyond ``stop_seconds``: ending children and writing the last records.
 LAST_SECONDS = 2.0
 EXIT_CRASHED = 70
@@ -59,7 +61,7 @@ async def obey_signals(
 
     Args:
         server: to stop.
-        log: records what is not obeyed.
+        log: records what does not stop it.
         cancel: what holds the server.
         stop_seconds: how long clients may take to finish.
         noted: the signals that came before.
@@ -71,7 +73,9 @@ async def obey_signals(
 
     def obey(number: int) -> None:
         if number not in _STOPPING and not (has_window and number == _CLOSED_WINDOW):
-            text = f"{signal.Signals(number).name} received; nothing is done for it"
+            is_opened = number in _REOPENING and server.reopen_log()
+            result = "the log file is opened anew" if is_opened else "nothing is done for it"
+            text = f"{signal.Signals(number).name} received; {result}"
             log.record(events.MESSAGE, text=text, logger="trio_cmd")
         elif server.stop_reason is None:
             _end_at_last(stop_seconds + LAST_SECONDS)
