@@ -207,7 +207,7 @@ def test_an_outcome_is_one_of_three_and_its_code_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "is_known"), [("sha512", True), ("sha3_256", False), ("blake2b", False)])
+    ("algorithm", "is_known"), [("sha512", True), ("sha3_256", False), ("blake2b", False)]
 )
 def test_a_digest_is_in_the_field_of_its_algorithm(
     algorithm: str, is_known: bool, log: EventLogger, sink: OneSink
