@@ -20,7 +20,10 @@ import pytest
 
 from conftest import StartLogged
 from program import PATIENCE_SECONDS, LoggedProgram, Program, free_port, read_all, wait_until
+from trio_cmd.errors import SettingsError
+from trio_cmd.records import open_records
 from trio_cmd.records.output import CHECK_SECONDS, LogFile
+from trio_cmd.settings import Logging
 
 WriteSettings = Callable[[str], str]
 FULL = os.environ.get("TRIO_CMD_FULL") == "1"
@@ -215,16 +218,12 @@ def test_records_go_to_the_file_as_json_and_nothing_to_standard_output(
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [
-        ("missing folder", "No such file or directory"),
-        ("link", "it is a link"),
-        ("fifo", "not a regular file"),
-    ],
+    [("missing", "No such file or directory"), ("link", "it is a link"), ("fifo", "not a regular file")],
 )
-def test_a_file_that_cannot_be_opened_stops_the_start_with_one_line(
-    kind: str, reason: str, start_logged: StartLogged, tmp_path: Path
+def test_a_file_that_cannot_be_opened_is_a_fault_of_the_settings(
+    kind: str, reason: str, tmp_path: Path
 ) -> None:
-    """A server that nobody could watch does not begin to serve."""
+    """Whoever starts it reads in one line which key is wrong, and why."""
     path = tmp_path / "log"
     if kind == "link":
         path.symlink_to(tmp_path / "elsewhere")
@@ -232,21 +231,18 @@ def test_a_file_that_cannot_be_opened_stops_the_start_with_one_line(
         os.mkfifo(path)
     else:
         path = tmp_path / "missing" / "log"
-    program = start_logged(path)
-    assert program.wait() == 78
-    remedy = "name a file that can be written"
-    assert program.errors() == f"logging.file: '{path}': {reason}; {remedy}\n"
+    with pytest.raises(SettingsError) as refused:
+        open_records(Logging(file=str(path)), 1)
+    assert refused.value.faults == [f"logging.file: '{path}': {reason}; name a file that can be written"]
 
 
-def test_the_environment_names_the_file_too(start_logged: StartLogged, path: Path) -> None:
-    """A unit or a container sets it without a settings file."""
-    path.parent.mkdir()
+def test_a_server_that_nobody_could_watch_does_not_start(tmp_path: Path) -> None:
+    """A slip in a unit's environment is told at the start, not found missing after an incident."""
     command = (sys.executable, "-m", "trio_cmd", "--port", "0")
-    environ = {**os.environ, "TRIO_CMD_LOG_FILE": str(path)}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as process:
-        wait_until(lambda: path.exists() and b'"server-started"' in path.read_bytes(), "it records")
-        process.terminate()
-        assert process.wait(30) == 0
+    environ = {**os.environ, "TRIO_CMD_LOG_FILE": str(tmp_path)}
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout) == (78, "")
+    assert ended.stderr == f"logging.file: '{tmp_path}': Is a directory; name a file that can be written\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
