@@ -222,9 +222,7 @@ def _check_user(settings: Settings, *, is_root_allowed: bool) -> None:
         raise SettingsError([f"{where}; start as another user, or say --allow-root"])
 
 
-def _serve(
-    settings: Settings, roots: Roots, tls: ssl.SSLContext | None, log: EventLogger, sink: Sink
-) -> int:
+def _serve(settings: Settings, roots: Roots, tls: ssl.SSLContext | None, log: EventLogger, sink: Sink) -> int:
     """Serve until told to stop, and see the last records out."""
     with note_signals() as noted, route_stdlib(log):
         log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
