@@ -92,6 +92,7 @@ class Asker:
 
     def __init__(self, port: int) -> None:
         self._client = connect(port)
+        self._client.settimeout(HELD_SECONDS + PATIENCE_SECONDS)
         self._is_over = threading.Event()
         self.asked = 0
         self.seconds: list[float] = []
