@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,7 @@ def test_held_clients_wait_for_a_reader_that_stalls_and_nothing_is_lost(
             late.recv(1)
         assert asker.asked == asked
         late.settimeout(PATIENCE_SECONDS)
+        late_port, resumed = late.getsockname()[1], datetime.now(UTC)
         pipe.resume()
         assert late.recv(5) == PONG
     wait_until(lambda: asker.asked > asked + 10 * BATCH, "all go on")
@@ -188,6 +190,8 @@ def test_held_clients_wait_for_a_reader_that_stalls_and_nothing_is_lost(
     records = pipe.records()
     assert count_of(records, "command-received") == count_of(records, "command-completed") == asker.asked + 1
     assert count_of(records, "events-lost") == 0
+    (admitted,) = [r for r in records if r["action"] == "client-connected" and r["port"] == late_port]
+    assert datetime.fromisoformat(admitted["timestamp"]) >= resumed
     assert program.errors() == ""
 
 

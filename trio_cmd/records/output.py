@@ -19,8 +19,8 @@ __all__ = ["Descriptor", "LogFile", "Output"]
 
 # Between two looks at whether the file is still in its place, and two tries to open it.
 CHECK_SECONDS = 1.0
-# O_RDWR: whether the last line is whole can only be read.  O_NONBLOCK: a FIFO would wait for its reader.
-_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+# O_RDWR: whether the last line is whole can only be read; a FIFO opened so does not wait either.
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE = 0o640
 
 
