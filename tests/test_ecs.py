@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_render import ANY_TEXT, HOSTILE, NOW, render
 
@@ -256,6 +256,7 @@ def test_traces_and_spans_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS.keys())
+@settings(max_examples=40)  # the cutting is that of the plain lines, which are tried more often
 @given(ANY_TEXT | st.integers(0, len(HOSTILE) - 1).map(HOSTILE.__getitem__))
 def test_a_line_is_one_short_ascii_line_whatever_is_in_it(event: Event, text: str) -> None:
     """No shipper cuts a record or takes one for two; what was cut says so."""

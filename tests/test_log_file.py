@@ -201,21 +201,6 @@ def test_a_torn_line_is_ended_before_its_file_is_left(log: LogFile, path: Path) 
 # The program
 
 
-def test_records_go_to_the_file_as_json_and_nothing_to_standard_output(
-    start_logged: StartLogged, path: Path
-) -> None:
-    """The flag is all that is needed to have a file that a shipper can read."""
-    path.parent.mkdir()
-    program = start_logged(path, "--log-format", "auto")
-    assert program.ask(b"ping\n") == b"pong\n"
-    assert program.stop() == 0
-    records = [json.loads(line) for line in lines_of(path)]
-    assert (records[0]["action"], records[-1]["action"]) == ("log-opened", "stopped")
-    assert [record["command"] for record in records if record["action"] == "command-completed"] == ["ping"]
-    assert program.rest() == []
-    assert program.errors() == ""
-
-
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [("missing", "No such file or directory"), ("link", "it is a link"), ("fifo", "not a regular file")],
@@ -245,36 +230,42 @@ def test_a_server_that_nobody_could_watch_does_not_start(tmp_path: Path) -> None
     assert ended.stderr == f"logging.file: '{tmp_path}': Is a directory; name a file that can be written\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_opens_the_file_anew(number: signal.Signals, start_logged: StartLogged, path: Path) -> None:
+def test_a_signal_opens_the_file_anew(start_logged: StartLogged, path: Path) -> None:
     """Logrotate moves the file, sends its signal, and may compress what it moved."""
     path.parent.mkdir()
     program = start_logged(path)
-    assert program.ask(b"ping\n") == b"pong\n"
-    wait_until(lambda: b"client-lost" in path.read_bytes(), "all written")
-    old = path.with_suffix(".1")
-    path.rename(old)
-    program.process.send_signal(number)
-    wait_until(path.exists, "a new file")
+    moved = []
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        assert program.ask(b"ping\n") == b"pong\n"
+        wait_until(lambda: b"client-lost" in path.read_bytes(), "all written")
+        moved.append(path.with_suffix(f".{number.name}"))
+        path.rename(moved[-1])
+        program.process.send_signal(number)
+        wait_until(path.exists, "a new file")
     assert program.ask(b"ping\n") == b"pong\n"
     assert program.stop() == 0
-    actions = [[json.loads(line)["action"] for line in lines_of(each)] for each in (old, path)]
-    assert (actions[0][0], actions[1][-1]) == ("log-opened", "stopped")
-    assert [actions[n].count("command-completed") for n in (0, 1)] == [1, 1]
+    actions = [[json.loads(line)["action"] for line in lines_of(each)] for each in (*moved, path)]
+    assert [each.count("command-completed") for each in actions] == [1, 1, 1]
+    assert [each.count("message") for each in actions[1:]] == [1, 1]  # the signal
+    assert (actions[0][0], actions[-1][-1]) == ("log-opened", "stopped")
 
 
-def test_a_server_after_a_killed_one_begins_on_a_line_of_its_own(
+def test_records_go_to_the_file_as_json_and_begin_on_a_line_of_their_own(
     start_logged: StartLogged, path: Path
 ) -> None:
-    """One torn line is all that a `kill -9` can cost the reader of the log."""
+    """The flag is all a shipper needs, and one torn line is all that a `kill -9` before can cost it."""
     path.parent.mkdir()
     path.write_bytes(b'{"whole":1}\n{"torn')
-    program = start_logged(path)
+    program = start_logged(path, "--log-format", "auto")
     assert program.ask(b"ping\n") == b"pong\n"
     assert program.stop() == 0
     first, torn, *others = lines_of(path)
     assert (first, torn) == (b'{"whole":1}', b'{"torn')
-    assert json.loads(others[0])["action"] == "log-opened"
+    records = [json.loads(line) for line in others]
+    assert (records[0]["action"], records[-1]["action"]) == ("log-opened", "stopped")
+    assert [record["command"] for record in records if record["action"] == "command-completed"] == ["ping"]
+    assert program.rest() == []
+    assert program.errors() == ""
 
 
 def complaint_of(program: Program) -> str:
