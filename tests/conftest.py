@@ -11,9 +11,10 @@ import hypothesis
 import pytest
 
 from certificates import Certificates
-from program import Program, children_of, wait_until
+from program import LoggedProgram, Program, children_of, wait_until
 
 StartProgram = Callable[..., Program]
+StartLogged = Callable[..., LoggedProgram]
 
 # How long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile("trio_cmd", deadline=None)
@@ -44,6 +45,17 @@ def start() -> Iterator[StartProgram]:
 
         def start_program(*args: str, **options: Any) -> Program:
             return stack.enter_context(Program(*args, **options))
+
+        yield start_program
+
+
+@pytest.fixture
+def start_logged() -> Iterator[StartLogged]:
+    """Start the program as a process that records to a file, its first argument."""
+    with ExitStack() as stack:
+
+        def start_program(*args: Any, **options: Any) -> LoggedProgram:
+            return stack.enter_context(LoggedProgram(*args, **options))
 
         yield start_program
 

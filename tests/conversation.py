@@ -50,6 +50,9 @@ class ListSink:
     def is_pressed(self) -> bool:
         return self.pressed
 
+    def is_held(self) -> bool:
+        return False
+
     def actions(self, action: str) -> list[Record]:
         return [record for record in self.records if record["action"] == action]
 

@@ -184,6 +184,39 @@ class Program:
         return record
 
 
+class LoggedProgram(Program):
+    """The program as a process that records to a file.
+
+    Args:
+        log: the file.
+        args: more arguments.
+        options: of ``Program``.
+    """
+
+    def __init__(self, log: Path, *args: str, **options: Any) -> None:
+        super().__init__("--log-file", str(log), *args, **options)
+        self._log = log
+        self._port: int | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; waits until it does, and reads it in the file as it is then."""
+        if self._port is None:
+            wait_until(lambda: self._listening() is not None or self.process.poll() is not None, "it listens")
+            listening = self._listening()
+            assert listening is not None, self.errors()
+            self._port = int(listening.get("port") or listening["server"]["port"])
+        return self._port
+
+    def _listening(self) -> Record | None:
+        """Find its last record of that; the file may have those of earlier programs."""
+        lines = self._log.read_bytes().split(b"\n") if self._log.exists() else []
+        mine = b'"pid":%d' % self.pid
+        begun = next((n for n, line in enumerate(lines) if mine in line), len(lines))
+        found = [line for line in lines[begun:-1] if b"trio_cmd.Server starting on" in line]
+        return json.loads(found[0]) if found else None
+
+
 def children_of(parent: int) -> set[int]:
     """The processes whose parent another is."""
     lists = Path(f"/proc/{parent}/task").glob("*/children")  # each thread has those it started

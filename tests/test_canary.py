@@ -24,6 +24,7 @@ from conversation import conversing
 from program import PATIENCE_SECONDS, Program, read_all, wait_until
 from trio_cmd.commands import Asker, Command, Surroundings
 from trio_cmd.records import Render, make_logger
+from trio_cmd.records.ecs import EcsRender
 from trio_cmd.records.events import record_fault
 from trio_cmd.records.render import render_json, render_twisted
 from trio_cmd.records.stdlib import route_stdlib
@@ -251,7 +252,7 @@ async def test_a_token_is_in_no_traceback(autojump_clock: MockClock, command: Co
     assert not hits(recorded)
 
 
-@pytest.mark.parametrize("render", [render_json, render_twisted])
+@pytest.mark.parametrize("render", [render_json, render_twisted, EcsRender()])
 @pytest.mark.parametrize("size", [0, 1000, 4000, 4040, 4090])
 def test_no_cut_of_a_record_leaves_a_piece_of_a_token(render: Render, size: int) -> None:
     """A record has its length; what is in it was hidden before it was cut."""

@@ -34,6 +34,9 @@ class CountingSink(ListSink):
     def statistics(self) -> SinkStatistics:
         return SinkStatistics(len(self.records), 0, 0, is_stalled=False)
 
+    def reopen(self) -> bool:
+        return False
+
     async def wait_for(self, action: str, count: int = 1) -> list[dict[str, Any]]:
         while len(self.actions(action)) < count:
             await trio.sleep(0.002)

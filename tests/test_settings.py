@@ -146,6 +146,7 @@ def test_each_everyday_flag_has_its_variable_and_others_are_ignored() -> None:
                     "TRIO_CMD_PORT": "0",
                     "TRIO_CMD_MAX_CLIENTS": "7",
                     "TRIO_CMD_LOG_FORMAT": "twisted",
+                    "TRIO_CMD_LOG_FILE": "/var/log/x",
                     "TRIO_CMD_ROOT": "/srv",
                     "TRIO_CMD_UNIX_SOCKET": "/run/x",
                     "TRIO_CMD_REQUIRE_TOOLS": "1",
@@ -155,10 +156,10 @@ def test_each_everyday_flag_has_its_variable_and_others_are_ignored() -> None:
         ]
     )
     assert (settings.server.host, settings.server.port, settings.server.max_clients) == ("localhost", 0, 7)
-    assert settings.logging.format == "twisted"
+    assert (settings.logging.format, settings.logging.file) == ("twisted", "/var/log/x")
     assert settings.comphash.roots == ("/srv",)
     assert settings.server.unix_socket == "/run/x"
-    assert len(FLAGS) == 6
+    assert len(FLAGS) == 7
 
 
 @pytest.mark.parametrize("flag", FLAGS)

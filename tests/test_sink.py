@@ -1,5 +1,6 @@
 """Records are written by one thread, and every one that is not is counted."""
 
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 
 from program import wait_until
 from trio_cmd.records import events, open_records
+from trio_cmd.records.output import Descriptor
 from trio_cmd.records.sink import WRITE_BYTES, Sink, SinkStatistics
 from trio_cmd.settings import Logging
 
@@ -78,7 +80,14 @@ class Reader:
 class Log:
     """A sink that writes to a pipe of one page, and the pipe's other end."""
 
-    def __init__(self, queue_events: int, queue_bytes: int = 1 << 24, *, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        queue_events: int,
+        queue_bytes: int = 1 << 24,
+        *,
+        path: Path | None = None,
+        holds: bool = False,
+    ) -> None:
         if path is None:
             read_fd, self.fd = os.pipe()
         else:
@@ -87,13 +96,14 @@ class Log:
             os.set_blocking(read_fd, True)
         fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, PAGE)
         self.reader = Reader(read_fd)
-        self.sink = Sink(self.fd, queue_events, queue_bytes)
+        self.sink = Sink(Descriptor(self.fd), queue_events, queue_bytes, holds=holds)
         self.sent = 0
+        self.complaints: list[str] = []
         self._is_started = False
 
     def start(self) -> None:
         self._is_started = True
-        self.sink.start(describe_loss)
+        self.sink.start(describe_loss, self.complaints.append)
 
     def put(self, count: int, action: str = COMMAND) -> None:
         for _ in range(count):
@@ -123,8 +133,8 @@ def make_log() -> Iterator[MakeLog]:
     """Make a sink on a pipe; ended with the test, also when its writer is stuck."""
     logs: list[Log] = []
 
-    def make(*args: int, path: Path | None = None) -> Log:
-        logs.append(Log(*args, path=path))
+    def make(*args: int, path: Path | None = None, holds: bool = False) -> Log:
+        logs.append(Log(*args, path=path, holds=holds))
         return logs[-1]
 
     yield make
@@ -215,7 +225,7 @@ def test_a_torn_line_stands_alone_when_the_log_comes_back(make_log: MakeLog, tmp
     assert log.reader.numbers() == [*range(81), *range(201, 206)]
     assert b"\n\n" not in log.reader.data
     torn = line(81)[: 2 * PAGE - 81 * LINE_BYTES]
-    assert log.reader.data.startswith(b"".join(map(line, range(81))) + torn + b"\n" + line(201))
+    assert log.reader.data.startswith(b"".join(map(line, range(81))) + torn + b"\n")
     statistics = log.sink.statistics()
     assert (statistics.written, statistics.lost) == (86, 120)
     assert log.reader.said_lost() == 120
@@ -386,6 +396,160 @@ def test_many_threads_may_record_and_the_counts_stay_exact(make_log: MakeLog) ->
     assert (len(log.reader.numbers()), log.reader.said_lost()) == (statistics.written, statistics.lost)
 
 
+# Holding: clients wait, and nothing is lost
+
+
+def test_held_records_stay_until_the_reader_is_back(make_log: MakeLog) -> None:
+    """Who asked for no gap has none, however long the log's reader was away."""
+    log = make_log(100, holds=True)
+    log.start_stalled()
+    log.put(1000)
+    assert log.sink.is_pressed()
+    assert log.sink.is_held()
+    log.reader.read_to_the_end()
+    wait_until(lambda: not log.sink.is_held(), "room again")
+    assert log.close() == 0
+    log.reader.close()
+    assert log.reader.numbers() == list(range(1100))
+    assert log.sink.statistics() == SinkStatistics(written=1100, lost=0, queued=0, is_stalled=False)
+
+
+@pytest.mark.parametrize("action", [COMMAND, OTHER])
+def test_half_of_any_room_holds_everybody(action: str, make_log: MakeLog) -> None:
+    """A crowd that only connects must not fill the queue either."""
+    log = make_log(20, holds=True)
+    log.put(9, action)
+    assert not log.sink.is_held()
+    log.put(1, action)
+    assert log.sink.is_held()
+    assert log.sink.is_pressed()
+
+
+def test_nobody_is_kept_out_for_records_that_may_be_dropped(make_log: MakeLog) -> None:
+    """Admission waits only for those who asked for it."""
+    log = make_log(20)
+    log.put(100)
+    assert not log.sink.is_held()
+
+
+def test_held_records_survive_a_dead_reader_and_go_to_the_next(make_log: MakeLog, tmp_path: Path) -> None:
+    """A log reader that is restarted on a named pipe finds every record, the torn one whole again."""
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    log = make_log(50, path=fifo, holds=True)
+    log.put(60)
+    log.start()
+    wait_until(lambda: bytes_in(log.fd) == PAGE, "the pipe full")
+    log.reader.close()
+    wait_until(log.sink.is_stalled, "the reader missed")
+    log.put(10)
+    assert log.sink.is_held()
+    result = "cannot be written: Broken pipe; clients wait until it can"
+    wait_until(lambda: log.complaints == [f"standard output {result}"], "it is said")
+    log.reader.fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(log.reader.fd, True)
+    log.reader.read_to_the_end()
+    wait_until(lambda: log.sink.statistics().queued == 0, "all written")
+    assert log.close() == 0
+    log.reader.close()
+    assert log.reader.numbers() == list(range(70))
+    assert log.sink.statistics() == SinkStatistics(written=70, lost=0, queued=0, is_stalled=False)
+
+
+def test_held_records_that_cannot_be_written_are_given_up_at_the_end(make_log: MakeLog) -> None:
+    """The server ends in its time, and says how many records it takes with it."""
+    log = make_log(50, holds=True)
+    log.reader.close()
+    log.start()
+    log.put(70)
+    wait_until(log.sink.is_stalled, "the reader missed")
+    assert log.sink.statistics().lost == 0
+    began = time.monotonic()
+    assert log.sink.close(0.1) == 70
+    assert time.monotonic() - began < 5
+    wait_until(lambda: not log.sink._thread.is_alive(), "the writer's end")
+
+
+# Saying it elsewhere
+
+
+class Moody:
+    """An output that fails as the test says."""
+
+    name = "'/log'"
+
+    def __init__(self) -> None:
+        self.is_torn = False
+        self.trouble: OSError | None = None
+        self.fault: OSError | None = None
+        self.data = b""
+
+    def prepare(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+    def write(self, data: memoryview) -> int:
+        self.data += data
+        return len(data)
+
+    def reopen(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.data += b"closed\n"
+
+
+def test_trouble_is_said_once_when_it_begins_and_not_at_each_of_many_beginnings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk that is almost full fills neither standard error nor the journal."""
+    output, said = Moody(), list[str]()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    sink = Sink(output, 100, 1 << 20)
+    sink.start(describe_loss, said.append)
+
+    def put_during(fault: OSError | None) -> None:
+        output.fault = fault
+        seen = sink.statistics().lost + sink.statistics().written
+        sink.put(line(1), COMMAND)
+        wait_until(lambda: sink.statistics().lost + sink.statistics().written > seen, "a turn")
+
+    for fault in (full, full, None, full, None):
+        put_during(fault)
+    one = "'/log' cannot be written: No space left on device; records are lost until it can"
+    assert said == [one]
+    monkeypatch.setattr("trio_cmd.records.sink.COMPLAINT_SECONDS", 0)
+    put_during(full)
+    assert said == [one, one]
+    output.trouble = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    put_during(None)
+    put_during(None)
+    assert said == [one, one]  # it is one trouble that goes on
+    output.trouble = None
+    put_during(None)
+    output.trouble = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    put_during(None)
+    assert said[2:] == [
+        "'/log' cannot be opened anew: Read-only file system; the record goes on in the old file"
+    ]
+    assert sink.close(10) == 0
+    assert output.data.endswith(b"closed\n")
+
+
+def test_what_was_lost_is_said_within_seconds_though_nothing_else_happens() -> None:
+    """An idle night does not hide that the evening's records are missing."""
+    output = Moody()
+    output.fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    sink = Sink(output, 100, 1 << 20)
+    sink.start(describe_loss, list[str]().append)
+    sink.put(line(1), COMMAND)
+    wait_until(lambda: sink.statistics().lost == 1, "a loss")
+    output.fault = None
+    wait_until(lambda: output.data == describe_loss(1), "it is said")
+    wait_until(lambda: not sink.is_stalled(), "and the trouble is over")
+    assert sink.close(10) == 0
+
+
 # open_records: events, rendering and sink together
 
 
@@ -459,3 +623,20 @@ def test_the_form_and_the_room_change_while_records_are_written() -> None:
     assert json.loads(lines[0])["action"] == "stopped"
     assert lines[1].endswith(b" [own] Main loop terminated.")
     assert json.loads(lines[-1])["action"] in ("stopped", "events-lost")
+
+
+def test_a_reload_can_have_clients_wait_rather_than_lose_a_record() -> None:
+    """Whoever finds records lost changes that without a restart."""
+    read_fd, write_fd = os.pipe()
+    log, sink = open_records(Logging(), write_fd)
+    sink.renew(Logging(when_full="hold", queue_events=256))
+    for _ in range(3000):
+        log.record(events.STOPPED, reason="x" * 100)
+    assert sink.is_held()
+    assert sink.statistics().lost == 0
+    reader = Reader(read_fd)
+    reader.read_to_the_end()
+    assert sink.close(10) == 0
+    os.close(write_fd)
+    reader.close()
+    assert reader.data.count(b"\n") == 3000

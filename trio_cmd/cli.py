@@ -16,7 +16,7 @@ from trio_cmd import __version__
 from trio_cmd.commands import COMMANDS
 from trio_cmd.errors import ListenError, SettingsError
 from trio_cmd.escape import escape
-from trio_cmd.records import EventLogger, events, open_records
+from trio_cmd.records import EventLogger, Sink, events, open_records
 from trio_cmd.records.events import record_fault
 from trio_cmd.records.stdlib import route_stdlib
 from trio_cmd.server.descriptors import hold_standard_descriptors
@@ -59,6 +59,7 @@ _HELP = {
     "unix-socket": ("PATH", "also listen there"),
     "max-clients": ("N", "this many clients at once (100)"),
     "log-format": ("FORMAT", "auto, json or twisted (auto: text on a terminal, else JSON)"),
+    "log-file": ("PATH", "record there instead of on standard output"),
     "root": ("DIR", "files below this folder may be hashed (/); may be repeated"),
 }
 _REPEATED = ("root",)
@@ -103,9 +104,19 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     if args.check_config:
         with prepared.roots:
             return _print(b"the settings are good\n")
-    if STANDARD_OUTPUT in closed:
+    logging = prepared.settings.logging
+    if STANDARD_OUTPUT in closed and not logging.file:
         _complain(EXIT_OK, "standard output is closed: nothing is recorded")
-    return _serve(prepared, partial(_prepare, args, environ))
+    try:
+        records = open_records(
+            logging,
+            STANDARD_OUTPUT,
+            journal_stream=environ.get("JOURNAL_STREAM", ""),
+            complain=partial(_complain, EXIT_OK),
+        )
+    except SettingsError as error:
+        return _say(EXIT_SETTINGS, *error.faults)
+    return _serve(prepared, partial(_prepare, args, environ), *records)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -258,9 +269,8 @@ def _check_user(settings: Settings, *, is_root_allowed: bool) -> None:
         raise SettingsError([f"{where}; start as another user, or say --allow-root"])
 
 
-def _serve(prepared: Prepared, read: Read) -> int:
+def _serve(prepared: Prepared, read: Read, log: EventLogger, sink: Sink) -> int:
     """Serve until told to stop, and see the last records out."""
-    log, sink = open_records(prepared.settings.logging, STANDARD_OUTPUT)
     with note_signals() as noted, route_stdlib(log):
         log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
         server = Server(prepared.settings, log, sink, __version__, prepared.roots, prepared.tls, read)

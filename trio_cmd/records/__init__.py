@@ -3,36 +3,52 @@
 ``open_records`` puts the three together and gives the logger that everything else is handed.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from trio_cmd.errors import SettingsError
+from trio_cmd.escape import quote
 from trio_cmd.records import events
+from trio_cmd.records.ecs import EcsRender
 from trio_cmd.records.events import EventLogger
-from trio_cmd.records.render import render_json, render_twisted
+from trio_cmd.records.journal import is_journal, with_priority
+from trio_cmd.records.output import Descriptor, LogFile, Output
+from trio_cmd.records.render import Render, render_json, render_twisted
 from trio_cmd.records.sink import Sink
 from trio_cmd.settings import Logging
 
-__all__ = ["EventLogger", "Sink", "make_logger", "open_records"]
-
-Render = Callable[[Mapping[str, Any], float], bytes]
+__all__ = ["EventLogger", "Render", "Sink", "make_logger", "open_records"]
 
 
-def open_records(settings: Logging, fd: int) -> tuple[EventLogger, Sink]:
+def open_records(
+    settings: Logging,
+    fd: int,
+    *,
+    journal_stream: str = "",
+    complain: Callable[[str], object] = lambda _: None,
+) -> tuple[EventLogger, Sink]:
     """Begin to record.
 
     Args:
-        settings: the form of the records, and how many may wait.
-        fd: where they are written; ``auto`` means text at a terminal, else JSON.
+        settings: the form of the records, where they go, and how many may wait.
+        fd: where they are written without a file; ``auto`` means text at a terminal, else JSON.
+        journal_stream: ``$JOURNAL_STREAM``, by which systemd's journal is known.
+        complain: says elsewhere, from a thread, that the record cannot be written; by default nothing does.
 
     Returns:
         The logger, and the sink it writes to: the caller's to close.
+
+    Raises:
+        SettingsError: the file cannot be opened.
     """
-    rendering = _Rendering(settings, fd)
-    sink = Sink(fd, settings.queue_events, settings.queue_bytes)
-    sink.start(partial(_describe_loss, rendering), rendering.renew)
+    rendering = _Rendering(settings, fd, journal_stream)
+    holds = settings.when_full == "hold"
+    sink = Sink(_open_output(settings, fd), settings.queue_events, settings.queue_bytes, holds=holds)
+    sink.start(partial(_describe_loss, rendering), complain, rendering.renew)
     return make_logger(sink, rendering), sink
 
 
@@ -41,11 +57,14 @@ class _Rendering:
 
     Args:
         settings: the form of the records.
-        fd: where they are written.
+        fd: where they are written without a file.
+        journal_stream: ``$JOURNAL_STREAM``.
     """
 
-    def __init__(self, settings: Logging, fd: int) -> None:
+    def __init__(self, settings: Logging, fd: int, journal_stream: str) -> None:
         self._fd = fd
+        self._journal_stream = journal_stream
+        self._ecs = EcsRender()  # one for ever: a connection keeps its trace
         self.renew(settings)
 
     def __call__(self, fields: Mapping[str, Any], seconds: float) -> bytes:
@@ -53,8 +72,27 @@ class _Rendering:
 
     def renew(self, settings: Logging) -> None:
         """Make lines of another form from now on."""
-        is_text = settings.format == "twisted" or (settings.format == "auto" and os.isatty(self._fd))
-        self._render: Render = render_twisted if is_text else render_json
+        self._render = self._choose(settings)
+
+    def _choose(self, settings: Logging) -> Render:
+        is_terminal = not settings.file and os.isatty(self._fd)
+        render: Render = self._ecs if settings.schema == "ecs" else render_json
+        if settings.format == "twisted" or (settings.format == "auto" and is_terminal):
+            render = render_twisted
+        is_at_journal = not settings.file and is_journal(self._fd, self._journal_stream)
+        return with_priority(render) if is_at_journal else render
+
+
+def _open_output(settings: Logging, fd: int) -> Output:
+    if not settings.file:
+        return Descriptor(fd)
+    try:
+        return LogFile(settings.file)
+    except OSError as error:
+        is_link = error.errno == errno.ELOOP
+        reason = "it is a link" if is_link else error.strerror
+        fault = f"logging.file: {quote(settings.file)}: {reason}; name a file that can be written"
+        raise SettingsError([fault]) from error
 
 
 def make_logger(sink: Sink, render: Render, now: Callable[[], float] = time.time) -> EventLogger:

@@ -13,7 +13,10 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["MAX_LINE_BYTES", "render_json", "render_twisted"]
+__all__ = ["MAX_LINE_BYTES", "Render", "encode", "fit", "render_json", "render_twisted", "utc"]
+
+Render = Callable[[Mapping[str, Any], float], bytes]
+"""Makes a line of a record's fields and its time, in seconds since the epoch."""
 
 MAX_LINE_BYTES = 4096  # with the line feed; rsyslog's own limit is 8096
 _HEAD = ("level", "event", "action", "system", "connection", "client", "port")
@@ -23,7 +26,7 @@ _KEPT_WHOLE = frozenset(("timestamp", "level", "action", "system", "client", "di
 # How many characters texts may have: a character takes up to twelve bytes.  With the last, any record fits.
 _CUTS = (3500, 2500, 1750, 1250, 900, 640, 450, 320, 230, 160, 110, 64, 32, 16)
 
-_encode = msgspec.json.Encoder().encode
+_encode_any = msgspec.json.Encoder().encode
 
 
 def render_json(fields: Mapping[str, Any], seconds: float) -> bytes:
@@ -33,19 +36,20 @@ def render_json(fields: Mapping[str, Any], seconds: float) -> bytes:
         fields: of the record, ``event``, ``level``, ``action`` and ``system`` among them.
         seconds: since the epoch.
     """
-    ordered = {"timestamp": _utc(seconds)}
+    ordered = {"timestamp": utc(seconds)}
     ordered.update((name, fields[name]) for name in _HEAD if name in fields)
     ordered.update(fields)
-    return _fit(ordered, _json_line)
+    return fit(ordered, encode)
 
 
 def render_twisted(fields: Mapping[str, Any], seconds: float) -> bytes:
     """Write a record as Twisted's log does; more lines of one record begin with a tab."""
-    return _fit({"timestamp": _local(seconds), **fields}, _twisted_line)
+    return fit({"timestamp": _local(seconds), **fields}, _twisted_line)
 
 
-def _json_line(fields: Mapping[str, Any]) -> bytes:
-    line = _encode(fields)
+def encode(fields: Mapping[str, Any]) -> bytes:
+    """Write a line of JSON, pure ASCII."""
+    line = _encode_any(fields)
     if not line.isascii():  # msgspec leaves such characters as they are; what it writes is the same otherwise
         line = json.dumps(fields, separators=(",", ":")).encode("ascii")
     return line + b"\n"
@@ -58,8 +62,13 @@ def _twisted_line(fields: Mapping[str, Any]) -> bytes:
     return line.encode("ascii", "backslashreplace") + b"\n"
 
 
-def _fit(fields: dict[str, Any], write: Callable[[Mapping[str, Any]], bytes]) -> bytes:
-    """Cut the longest texts as little as makes the line short enough."""
+def fit(fields: dict[str, Any], write: Callable[[Mapping[str, Any]], bytes]) -> bytes:
+    """Cut the longest texts as little as makes the line short enough.
+
+    Args:
+        fields: of the record; a ``truncated`` is added where something was cut.
+        write: makes a line of them, of any form.
+    """
     line = write(fields)
     if len(line) <= MAX_LINE_BYTES:
         return line
@@ -80,7 +89,8 @@ def _cut_texts(fields: Mapping[str, Any], limit: int) -> dict[str, str]:
     }
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
+    """Write a time as every log reader takes it: with six digits and a ``Z``."""
     whole, micro = divmod(int(seconds * 1_000_000), 1_000_000)
     return f"{_utc_second(whole)}.{micro:06d}Z"
 

@@ -4,10 +4,11 @@ The event loop never writes: a pipe whose reader has stopped would stop every cl
 is bounded, because a reader that stays away would otherwise take all memory.  The records that
 clients can cause at will, received and completed commands, have one room; all others have as
 much again for themselves.
+
+What happens when lines cannot be written is the operator's choice.  Dropping, they are counted as
+lost.  Holding, they stay, clients wait, and nothing is ever lost before the end.
 """
 
-import os
-import select
 import threading
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from trio_cmd.records.events import COMMAND_ACTIONS
+from trio_cmd.records.output import Output
 from trio_cmd.settings import Logging
 
 __all__ = ["Sink", "SinkStatistics"]
@@ -26,6 +28,10 @@ MUCH = 1000  # records at one turn
 WRITE_BYTES = 65536
 # A write that lasts longer has no reader: clients are not made to wait for it.
 STALLED_SECONDS = 0.5
+# Between two tries to write what could not be written, or to say what was lost.
+RETRY_SECONDS = 1.0
+# Between two complaints: a disk that is almost full fails again and again.
+COMPLAINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +52,19 @@ class SinkStatistics:
 
 
 class _Room:
-    """What one kind of record may take of the queue."""
+    """What one kind of record may take of the queue, and more of it when nothing may be lost."""
 
-    __slots__ = ("bytes", "events", "max_bytes", "max_events")
+    __slots__ = ("bytes", "events", "is_bounded", "max_bytes", "max_events")
 
-    def __init__(self, max_events: int, max_bytes: int) -> None:
+    def __init__(self, max_events: int, max_bytes: int, *, is_bounded: bool) -> None:
         self.max_events = max_events
         self.max_bytes = max_bytes
+        self.is_bounded = is_bounded
         self.events = 0
         self.bytes = 0
 
     def take(self, size: int) -> bool:
-        if self.events >= self.max_events or self.bytes + size > self.max_bytes:
+        if self.is_bounded and (self.events >= self.max_events or self.bytes + size > self.max_bytes):
             return False
         self.events += 1
         self.bytes += size
@@ -71,49 +78,62 @@ class Sink:
     """The queue of records and the thread that writes them.
 
     Args:
-        fd: where to; stays open.
+        output: where to; closed with the sink.
         queue_events: how many records may wait, of each of the two kinds.
         queue_bytes: how many bytes they may have, of each kind.
+        holds: when lines cannot be written they are kept, and clients wait.  The queue is then
+            bounded by what is under way when they begin to.
     """
 
-    def __init__(self, fd: int, queue_events: int, queue_bytes: int) -> None:
-        self._fd = fd
+    def __init__(self, output: Output, queue_events: int, queue_bytes: int, *, holds: bool = False) -> None:
+        self._output = output
+        self._holds = holds
         self._lock = threading.Lock()
         self._queue: deque[tuple[bytes, _Room]] = deque()
         self._rooms = {
-            True: _Room(queue_events, queue_bytes),
-            False: _Room(queue_events, queue_bytes),
+            is_command: _Room(queue_events, queue_bytes, is_bounded=not holds) for is_command in (True, False)
         }
         self._wake = threading.Event()
-        self._is_closing = False
+        self._is_closing = False  # beside the event: `put` asks for every record
+        self._closing = threading.Event()
+        self._give_up_at = float("inf")
         self._describe_loss: Callable[[int], bytes]
         self._renewed: Callable[[Logging], object]
+        self._complain: Callable[[str], object]
         self._written = 0
         self._lost = 0
         self._lost_said = 0
-        self._is_torn = False
         self._has_failed = False
+        self._is_in_trouble = False
+        self._complained_at = float("-inf")
         self._writing_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="trio_cmd records", daemon=True)
 
     def renew(self, settings: Logging) -> None:
-        """Record by other settings: how many may wait, and what lines look like; what waits is written."""
+        """Record by other settings: how many may wait, what then, and what lines look like."""
         with self._lock:
+            self._holds = settings.when_full == "hold"
             for room in self._rooms.values():
                 room.max_events, room.max_bytes = settings.queue_events, settings.queue_bytes
+                room.is_bounded = not self._holds
         self._renewed(settings)
 
     def start(
-        self, describe_loss: Callable[[int], bytes], renewed: Callable[[Logging], object] = lambda _: None
+        self,
+        describe_loss: Callable[[int], bytes],
+        complain: Callable[[str], object],
+        renewed: Callable[[Logging], object] = lambda _: None,
     ) -> None:
         """Begin to write.
 
         Args:
             describe_loss: makes the line that says how many records were lost.
+            complain: says elsewhere, from the writer's thread, that the record cannot be written.
             renewed: told of other settings; see ``renew``.
         """
         self._renewed = renewed
         self._describe_loss = describe_loss
+        self._complain = complain
         self._thread.start()
 
     def put(self, line: bytes, action: str) -> None:
@@ -127,12 +147,25 @@ class Sink:
         if not self._wake.is_set():
             self._wake.set()
 
+    def reopen(self) -> bool:
+        """Let the file be opened anew, soon; returns whether there is one.  Never waits."""
+        is_file = self._output.reopen()
+        self._wake.set()
+        return is_file
+
     def is_pressed(self) -> bool:
         """Tell whether clients should wait: the room of commands is half full and will be emptied.
 
-        A stalled reader does not make them wait: it may never come back.
+        A stalled reader does not make them wait, because it may never come back; unless the
+        operator would rather have them wait than lose a record.
         """
+        if self._holds:
+            return self.is_held()
         return self._rooms[True].is_half_full() and not self.is_stalled()
+
+    def is_held(self) -> bool:
+        """Tell whether nobody should be let in: nothing may be lost, and half of a room is full."""
+        return self._holds and any(room.is_half_full() for room in self._rooms.values())
 
     def is_stalled(self) -> bool:
         """Tell whether the writer is stuck in a write, or its last write failed."""
@@ -150,33 +183,48 @@ class Sink:
             How many records were lost and could not be declared in the record itself: say it elsewhere.
         """
         with self._lock:
+            self._give_up_at = time.monotonic() + seconds
             self._is_closing = True
+        self._closing.set()
         self._wake.set()
         self._thread.join(seconds)
         with self._lock:
             return self._lost - self._lost_said + len(self._queue)
 
     def _run(self) -> None:
-        while not (self._is_closing and not self._queue):
-            self._wake.wait()
-            if not self._is_closing:
-                time.sleep(GATHER_SECONDS_WHEN_MUCH if len(self._queue) > MUCH else GATHER_SECONDS)
+        while not self._is_closing:
+            self._wake.wait(RETRY_SECONDS if self._has_unsaid() or (self._holds and self._queue) else None)
+            self._closing.wait(self._pause_seconds())
             self._wake.clear()  # before the queue is looked at: what comes later wakes again
-            if self._is_closing:
-                self._wake.set()
             self._turn()
-        if self._lost != self._lost_said:
+        while self._queue and time.monotonic() < self._give_up_at:
             self._turn()
+            time.sleep(GATHER_SECONDS if self._queue else 0)
+        if self._has_unsaid():
+            self._turn()
+        self._output.close()
+
+    def _pause_seconds(self) -> float:
+        if self._holds and self._has_failed:
+            return RETRY_SECONDS
+        return GATHER_SECONDS_WHEN_MUCH if len(self._queue) > MUCH else GATHER_SECONDS
+
+    def _has_unsaid(self) -> bool:
+        return self._lost != self._lost_said
 
     def _turn(self) -> None:
         """Write the whole queue, and say what was lost before."""
         lost = self._lost - self._lost_said
-        for piece in _cut(list(self._queue)):
+        # An empty piece: also when nothing is to be written the file may have to be opened anew.
+        for piece in list(_cut(list(self._queue))) or [[]]:
             written = self._write([line for line, _ in piece])
+            gone = written if self._holds else len(piece)
             with self._lock:
-                self._forget(len(piece))
+                self._forget(gone)
                 self._written += written
-                self._lost += len(piece) - written
+                self._lost += gone - written
+            if gone < len(piece):
+                break
         if lost and self._write([self._describe_loss(lost)]):
             self._lost_said += lost
 
@@ -189,37 +237,46 @@ class Sink:
 
     def _write(self, lines: list[bytes]) -> int:
         """Write lines; returns how many went out whole."""
-        data = memoryview((b"\n" if self._is_torn else b"") + b"".join(lines))
-        start = 1 if self._is_torn else 0
-        done = 0
+        done, torn = 0, b""
+        self._writing_since = time.monotonic()
         try:
+            self._output.prepare()
+            torn = b"\n" if lines and self._output.is_torn else b""
+            data = memoryview(torn + b"".join(lines))
             while done < len(data):
                 self._writing_since = time.monotonic()
-                done += self._write_some(data[done:])
-            self._has_failed = False
-        except OSError:
+                done += self._output.write(data[done:])
+            self._has_failed = self._has_failed and not lines
+            self._tell(self._output.trouble)
+        except OSError as error:
             self._has_failed = True
+            self._tell(error)
         finally:
             self._writing_since = None
-        return self._count_whole(lines, done - start if done else 0, started=bool(done))
+        return self._count_whole(lines, done - len(torn)) if done else 0
 
-    def _write_some(self, data: memoryview) -> int:
-        try:
-            return os.write(self._fd, data)
-        except BlockingIOError:  # somebody who shares the descriptor made it non-blocking
-            select.select([], [self._fd], [])
-            return 0
-
-    def _count_whole(self, lines: list[bytes], done: int, *, started: bool) -> int:
+    def _count_whole(self, lines: list[bytes], done: int) -> int:
         whole = 0
         for line in lines:
             if done < len(line):
                 break
             done -= len(line)
             whole += 1
-        if started:
-            self._is_torn = done > 0
+        self._output.is_torn = done > 0
         return whole
+
+    def _tell(self, trouble: OSError | None) -> None:
+        """Say elsewhere that trouble has begun, but not at each of its many beginnings."""
+        has_begun = trouble is not None and not self._is_in_trouble
+        self._is_in_trouble = trouble is not None or self._has_failed
+        if trouble is None or not has_begun or time.monotonic() - self._complained_at < COMPLAINT_SECONDS:
+            return
+        self._complained_at = time.monotonic()
+        what, result = "cannot be opened anew", "the record goes on in the old file"
+        if self._has_failed:
+            what = "cannot be written"
+            result = "clients wait until it can" if self._holds else "records are lost until it can"
+        self._complain(f"{self._output.name} {what}: {trouble.strerror}; {result}")
 
 
 def _cut(batch: list[tuple[bytes, _Room]]) -> Iterator[list[tuple[bytes, _Room]]]:

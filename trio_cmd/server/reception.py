@@ -21,6 +21,7 @@ from trio_cmd.server.epoch import Epoch
 from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.handshakes import TlsDoor
 from trio_cmd.server.identity import ClientIdentity
+from trio_cmd.server.pressure import wait_while
 from trio_cmd.server.session import Session
 from trio_cmd.server.tls import peer_names
 from trio_cmd.server.unix_socket import Credentials, peer_credentials
@@ -140,6 +141,7 @@ class Reception:
         log = self._log.bind(system=SYSTEM, connection=number, **peer.fields())
         try:
             async with stream:
+                await wait_while(lambda: self.epoch.shared.sink.is_held() and not self._is_stopping())
                 await self._receive(stream, peer, log, log.bind(system=f"CmdProtocol,{number},{peer.host}"))
         except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
             record_fault(log, errors)

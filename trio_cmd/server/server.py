@@ -165,7 +165,8 @@ class Server:
         return self._reloading.last
 
     def reload(self) -> None:
-        """Have the settings read again, soon; not while the server stops."""
+        """Have the log file opened anew, and the settings read again, soon; not while the server stops."""
+        self._sink.reopen()
         if self.stop_reason is None:
             self._reloading.want()
 
@@ -173,6 +174,10 @@ class Server:
         """Record what the server is doing, and with what."""
         report = make_report(self._limiters(), self._queues())
         self._log.record(events.REPORT, count=report["tasks"]["count"], **report)
+
+    def reopen_log(self) -> bool:
+        """Have the file of the record opened anew; returns whether there is one."""
+        return self._sink.reopen()
 
     def seconds_left(self, grace: float) -> float:
         """Tell how long the last records may take: the grace, or less when stopping took long."""

@@ -32,6 +32,7 @@ from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.following import StreamedAnswer
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import ClientIdentity, Tables
+from trio_cmd.server.pressure import wait_while
 from trio_cmd.server.replies import Budget, ReplyQueue
 from trio_cmd.server.sending import Sender
 from trio_cmd.server.trail import Asked, Trail, show_line
@@ -59,8 +60,6 @@ LINGER_SECONDS = 2.0
 STOPPING_LINGER_SECONDS = 0.5
 # Within a second whoever may no longer be here is gone, whatever it does.
 DISMISS_SECONDS = 0.8
-# How often a client that waits for room in the record looks again.
-RECORD_POLL_SECONDS = 0.005
 # A person does not make so many before reading the manual, a program never stops by itself.
 MAX_ERRORS = 20
 
@@ -299,8 +298,7 @@ class Session:
             with self._shared.hangups.watched(self._stream.fileno(), self._lose):
                 while self._replies.is_full():
                     await self.wait_for_change()
-                while self._shared.sink.is_pressed():
-                    await trio.sleep(RECORD_POLL_SECONDS)
+                await wait_while(self._shared.sink.is_pressed)
         finally:
             self._is_held = False
 

@@ -59,7 +59,7 @@ async def obey_signals(
 
     Args:
         server: to stop, to reload, to report.
-        log: records what is not obeyed.
+        log: records what is done for the others.
         cancel: what holds the server.
         noted: the signals that came before.
         task_status: told when the signals are ours.
@@ -93,7 +93,8 @@ def _obey_other(number: int, server: Server, log: EventLogger) -> None:
     elif number == _REPORTING:
         server.report()
     else:
-        text = f"{signal.Signals(number).name} received; nothing is done for it"
+        result = "the log file is opened anew" if server.reopen_log() else "nothing is done for it"
+        text = f"{signal.Signals(number).name} received; {result}"
         log.record(events.MESSAGE, text=text, logger="trio_cmd")
 
 

@@ -165,6 +165,12 @@ def _check_roots(roots: Iterable[str]) -> None:
         raise ValueError("expected absolute paths of folders")
 
 
+def _check_log_file(path: str) -> None:
+    """Let a path mean the same file wherever the server is started."""
+    if path and (not path.startswith("/") or "\0" in path):
+        raise ValueError("expected an absolute path")
+
+
 def _accept(value: Any) -> None:
     """Find nothing wrong with what its type allows."""
 
@@ -172,6 +178,7 @@ def _accept(value: Any) -> None:
 _CHECKS: Mapping[str, Callable[[Any], None]] = {
     "server.host": check_host,
     "server.unix_socket": check_unix_socket,
+    "logging.file": _check_log_file,
     "comphash.roots": _check_roots,
 }
 """What is looked at besides the type: dotted path -> raises ValueError with what was expected."""

@@ -1,7 +1,8 @@
 """Old settings and new ones enter, what differs leaves: dotted keys, and what waits for a restart.
 
 A listener is bound once, at the start.  So new settings are taken with the listeners of the old,
-and whatever they expose is judged by where the server listens, not by where it is said to.
+and whatever they expose is judged by where the server listens, not by where it is said to.  The
+file of the record stays as well: whoever reads it has its name.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +14,15 @@ from trio_cmd.settings.values import Settings
 
 __all__ = ["changed_keys", "keep_listeners"]
 
-# Dotted keys, and sections that are such keys altogether.
+# What is opened once, at the start: section -> keys.
 _LISTENERS: Mapping[str, Sequence[str]] = {
     "server": ("host", "port", "unix_socket"),
+    "logging": ("file",),
 }
 
 
 def keep_listeners(wanted: Settings, in_force: Settings) -> Settings:
-    """Give the wanted settings with the listeners that are in force."""
+    """Give the wanted settings with the listeners, and the file of the record, that are in force."""
     kept = {
         section: msgspec.structs.replace(
             getattr(wanted, section), **{key: getattr(getattr(in_force, section), key) for key in keys}

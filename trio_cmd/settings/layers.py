@@ -50,6 +50,7 @@ FLAGS: Mapping[str, str] = {
     "unix-socket": "server.unix_socket",
     "max-clients": "server.max_clients",
     "log-format": "logging.format",
+    "log-file": "logging.file",
     "root": "comphash.roots",
 }
 """The everyday flags, and as ``TRIO_CMD_`` variables: name -> dotted path of its setting."""

@@ -73,8 +73,11 @@ class Logging(Struct, frozen=True, kw_only=True):
     """How the record is written."""
 
     format: Literal["auto", "json", "twisted"] = "auto"
+    schema: Literal["plain", "ecs"] = "plain"  # of the JSON
+    file: str = ""  # an absolute path; empty: standard output
     queue_events: Annotated[int, Meta(ge=256, le=10_000_000)] = 10_000
     queue_bytes: Annotated[int, Meta(ge=1 << 20, le=_TIB)] = 16_777_216
+    when_full: Literal["drop", "hold"] = "drop"  # lose records, or let clients wait
 
 
 class Log(Struct, frozen=True, kw_only=True):
