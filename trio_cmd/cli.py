@@ -7,7 +7,7 @@ import os
 import select
 import ssl
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import NoReturn
 
 import trio
@@ -20,8 +20,10 @@ from trio_cmd.records import EventLogger, events, open_records
 from trio_cmd.records.events import record_fault
 from trio_cmd.records.stdlib import route_stdlib
 from trio_cmd.server.descriptors import hold_standard_descriptors
+from trio_cmd.server.inherited import Inherited, inherited_sockets, settings_of
 from trio_cmd.server.server import Server
 from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, note_signals, obey_signals
+from trio_cmd.server.systemd import Notifier, take_variables
 from trio_cmd.server.tls import make_context
 from trio_cmd.settings import (
     DEFAULT_PATH,
@@ -71,27 +73,31 @@ commands = ["ping", "status", "lastlog"]  # or ["*"]: all
 """
 
 
-def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+def main(argv: Sequence[str] | None = None, environ: MutableMapping[str, str] = os.environ) -> int:
     """Run the program.
 
     Args:
         argv: arguments without the program's name; by default the process' own.
-        environ: the environment.
+        environ: the environment; what systemd says in it is taken out.
 
     Returns:
         The exit code: 0 ok, 2 usage, 78 settings, 71 cannot listen, 70 crashed.
     """
     closed = hold_standard_descriptors()
+    variables = take_variables(environ)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["token"]:
         return _show_new_token(_token_parser().parse_args(arguments[1:]).name)
     args = _parser().parse_args(arguments)
     try:
-        settings = _load_settings(args, environ)
+        sockets = inherited_sockets(variables)
+        settings = _load_settings(args, environ, sockets)
         tls = make_context(settings.tls)
         roots = Roots(settings.comphash.roots)
     except SettingsError as error:
         return _say(EXIT_SETTINGS, *error.faults)
+    except ListenError as error:
+        return _complain(EXIT_CANNOT_LISTEN, str(error))
     with roots:
         if args.check_config:
             with contextlib.suppress(OSError):  # whoever reads the exit code needs no line
@@ -99,7 +105,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
             return EXIT_OK
         if STANDARD_OUTPUT in closed:
             _complain(EXIT_OK, "standard output is closed: nothing is recorded")
-        return _serve(settings, roots, tls)
+        return _serve(settings, roots, tls, sockets, variables)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -170,7 +176,9 @@ def _show_new_token(name: str) -> int:
     return EXIT_OK
 
 
-def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+def _load_settings(
+    args: argparse.Namespace, environ: Mapping[str, str], sockets: Sequence[Inherited] = ()
+) -> Settings:
     """Collect the settings, the strongest last.
 
     Raises:
@@ -191,7 +199,9 @@ def _load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Sett
     try:
         repeated = from_log_flags(args.log), from_allow_flags(args.allow)
         taken = [name.decode() for name in COMMANDS]
-        settings = load([*layers, from_environment(environ), from_flags(flags), *repeated], taken)
+        strongest = [settings_of(sockets)] if sockets else []
+        given_layers = [from_environment(environ), from_flags(flags), *repeated]
+        settings = load([*layers, *given_layers, *strongest], taken)
         _check_user(settings, is_root_allowed=args.allow_root)
     except SettingsError as error:
         faults += error.faults
@@ -211,12 +221,18 @@ def _check_user(settings: Settings, *, is_root_allowed: bool) -> None:
         raise SettingsError([f"{where}; start as another user, or say --allow-root"])
 
 
-def _serve(settings: Settings, roots: Roots, tls: ssl.SSLContext | None) -> int:
+def _serve(
+    settings: Settings,
+    roots: Roots,
+    tls: ssl.SSLContext | None,
+    sockets: Sequence[Inherited],
+    variables: Mapping[str, str],
+) -> int:
     """Serve until told to stop, and see the last records out."""
     log, sink = open_records(settings.logging, STANDARD_OUTPUT)
-    with note_signals() as noted, route_stdlib(log):
+    with note_signals() as noted, route_stdlib(log), Notifier(variables, log) as notifier:
         log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
-        server = Server(settings, log, sink, __version__, roots, tls)
+        server = Server(settings, log, sink, __version__, roots, tls, inherited=sockets, notifier=notifier)
         code = _run(server, log, settings.limits.stop_seconds, noted)
         log.record(events.STOPPED, reason=_NO_SIGNAL.get(code) or server.stop_reason)
         if unsaid := sink.close(server.seconds_left(LAST_SECONDS)):

@@ -7,7 +7,7 @@ further in is stopped first, and finds everything it needs still there.
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,10 +26,12 @@ from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.handshakes import TlsDoor
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import Tables
+from trio_cmd.server.inherited import Inherited
 from trio_cmd.server.listeners import Listeners
 from trio_cmd.server.reception import SYSTEM, Reception
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.session import Shared
+from trio_cmd.server.systemd import Notifier
 from trio_cmd.settings import Settings
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
@@ -59,6 +61,8 @@ class Server:
         version: of this program, for ``status``.
         roots: below which files may be named; whoever opened them closes them.
         tls: what handshakes need; ``None``: clients speak in plain text.
+        inherited: sockets to listen on instead of those of the settings.
+        notifier: tells systemd how the server is.
     """
 
     def __init__(
@@ -69,11 +73,16 @@ class Server:
         version: str,
         roots: Roots,
         tls: ssl.SSLContext | None = None,
+        *,
+        inherited: Sequence[Inherited] = (),
+        notifier: Notifier | None = None,
     ) -> None:
         self._settings = settings
         self._log = log
         self._sink = sink
         self._version = version
+        self._inherited = inherited
+        self._notifier = notifier or Notifier({}, log)
         self._started = time.monotonic()
         self._stop_event = trio.Event()
         self._sweeper = Sweeper(tick_seconds(settings.limits))
@@ -187,11 +196,14 @@ class Server:
         self, helpers: trio.Nursery, connections: trio.Nursery, task_status: trio.TaskStatus[int | None]
     ) -> None:
         """Accept clients until told to stop, and begin to say goodbye to them."""
-        listeners = Listeners(self._settings.server, self._log, self._reception.handle)
+        listeners = Listeners(self._settings.server, self._log, self._reception.handle, self._inherited)
         async with listeners.open(connections) as port:
             self._record_start()
+            self._notifier.ready(self._describe())
+            helpers.start_soon(self._notifier.run, self._describe)
             task_status.started(port)
             await self._stop_event.wait()
+            self._notifier.stopping(self._describe())
         self._log.record(events.STOPPING, closed=listeners.closed, reason=self.stop_reason)
         self._reception.stop()
         helpers.start_soon(self._lose_patience)
@@ -201,6 +213,14 @@ class Server:
         await trio.sleep(self._settings.limits.stop_seconds)
         for session in list(self._reception.sessions):
             session.cancel()
+
+    def _describe(self) -> str:
+        """Say in one line for ``systemctl status`` how the server is."""
+        doing = f"Stopping ({self.stop_reason})" if self.stop_reason else "Listening"
+        clients = f"{self._admission.clients} of {self._admission.max_clients} clients"
+        refused = f"{self._admission.refused} refused"
+        lost = f"{self._sink.statistics().lost} log events lost"
+        return f"{doing}: {clients}, {len(self._settings.grants)} grants, {refused}, {lost}"
 
     def _record_start(self) -> None:
         """Record what the operator should know of a server that listens."""
