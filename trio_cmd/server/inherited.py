@@ -99,8 +99,6 @@ def _inherit(fd: int, name: str) -> Inherited:
         raise _unfit(fd, error.strerror or "no socket") from error
     try:
         return Inherited(fd, name, **_place(sock))
-    except OSError as error:  # a socket of another kind knows less
-        raise _unfit(fd, error.strerror or "no socket that listens") from error
     finally:
         sock.detach()
 
