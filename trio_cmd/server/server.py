@@ -218,7 +218,7 @@ class Server:
         """Say in one line for ``systemctl status`` how the server is."""
         doing = f"Stopping ({self.stop_reason})" if self.stop_reason else "Listening"
         clients = f"{self._admission.clients} of {self._admission.max_clients} clients"
-        refused = f"{self._admission.refused} refused"
+        refused = f"{sum(self._admission.refused.values())} refused"
         lost = f"{self._sink.statistics().lost} log events lost"
         return f"{doing}: {clients}, {len(self._settings.grants)} grants, {refused}, {lost}"
 
