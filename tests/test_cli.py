@@ -373,10 +373,10 @@ def test_a_reload_is_judged_by_where_the_server_listens(
     args = cli._parser().parse_args(["--allow", "10.0.0.0/8", "--root", "/tmp"])
     if is_root:
         with pytest.raises(SettingsError, match="and this is root"):
-            cli._prepare(args, {}, everywhere)
+            cli._prepare(args, {}, (), everywhere)
     else:
-        with cli._prepare(args, {}, everywhere).roots:
+        with cli._prepare(args, {}, (), everywhere).roots:
             pass
     for flags, fault in ((["--root", "/tmp"], "say which ones"), (["--allow", "::1"], "say which folders")):
         with pytest.raises(SettingsError, match=fault):
-            cli._prepare(cli._parser().parse_args(flags), {}, everywhere)
+            cli._prepare(cli._parser().parse_args(flags), {}, (), everywhere)

@@ -6,7 +6,7 @@ import gc
 import os
 import select
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import NoReturn
 
@@ -21,9 +21,10 @@ from trio_cmd.records.events import record_fault
 from trio_cmd.records.stdlib import route_stdlib
 from trio_cmd.server.descriptors import hold_standard_descriptors
 from trio_cmd.server.epoch import Prepared
-from trio_cmd.server.reloading import Read
+from trio_cmd.server.inherited import Inherited, inherited_sockets, settings_of
 from trio_cmd.server.server import Server
 from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, note_signals, obey_signals
+from trio_cmd.server.systemd import Notifier, take_variables
 from trio_cmd.server.tls import make_context
 from trio_cmd.settings import (
     DEFAULT_PATH,
@@ -80,43 +81,51 @@ commands = ["ping", "status", "lastlog"]  # or ["*"]: all
 """
 
 
-def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+def main(argv: Sequence[str] | None = None, environ: MutableMapping[str, str] = os.environ) -> int:
     """Run the program.
 
     Args:
         argv: arguments without the program's name; by default the process' own.
-        environ: the environment.
+        environ: the environment; what systemd says in it is taken out.
 
     Returns:
         The exit code: 0 ok, 2 usage, 78 settings, 71 cannot listen, 70 crashed.
     """
     closed = hold_standard_descriptors()
+    variables = take_variables(environ)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["token"]:
         return _show_new_token(_token_parser().parse_args(arguments[1:]).name)
     args = _parser().parse_args(arguments)
     try:
+        sockets = inherited_sockets(variables)
         if args.print_config:
-            return _print(_describe_settings(args, environ))
-        prepared = _prepare(args, environ)
-    except SettingsError as error:
-        return _say(EXIT_SETTINGS, *error.faults)
-    if args.check_config:
-        with prepared.roots:
-            return _print(b"the settings are good\n")
-    logging = prepared.settings.logging
-    if STANDARD_OUTPUT in closed and not logging.file:
-        _complain(EXIT_OK, "standard output is closed: nothing is recorded")
-    try:
-        records = open_records(
-            logging,
+            return _print(_describe_settings(args, environ, sockets))
+        prepared = _prepare(args, environ, sockets)
+        if args.check_config:
+            with prepared.roots:
+                return _print(b"the settings are good\n")
+        if STANDARD_OUTPUT in closed and not prepared.settings.logging.file:
+            _complain(EXIT_OK, "standard output is closed: nothing is recorded")
+        log, sink = open_records(
+            prepared.settings.logging,
             STANDARD_OUTPUT,
             journal_stream=environ.get("JOURNAL_STREAM", ""),
             complain=partial(_complain, EXIT_OK),
         )
     except SettingsError as error:
         return _say(EXIT_SETTINGS, *error.faults)
-    return _serve(prepared, partial(_prepare, args, environ), *records)
+    except ListenError as error:
+        return _complain(EXIT_CANNOT_LISTEN, str(error))
+    with Notifier(variables, log) as notifier:
+        make_server = partial(
+            Server,
+            *(prepared.settings, log, sink, __version__, prepared.roots, prepared.tls),
+            inherited=sockets,
+            notifier=notifier,
+            read=partial(_prepare, args, environ, sockets),
+        )
+        return _serve(make_server, log, sink)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -191,32 +200,39 @@ def _show_new_token(name: str) -> int:
 
 
 def _prepare(
-    args: argparse.Namespace, environ: Mapping[str, str], in_force: Settings | None = None
+    args: argparse.Namespace,
+    environ: Mapping[str, str],
+    sockets: Sequence[Inherited] = (),
+    in_force: Settings | None = None,
 ) -> Prepared:
     """Collect the settings, and read and open what they name; it may wait for a disk.
 
     Args:
         args: the flags.
         environ: the environment.
+        sockets: to listen on instead of those of the settings.
         in_force: the settings of a server that runs.
 
     Raises:
         SettingsError: what is wrong.
     """
-    settings, _ = _load_settings(args, environ, in_force)
+    settings, _ = _load_settings(args, environ, sockets, in_force)
     tls = make_context(settings.tls)
     return Prepared(settings, Roots(settings.comphash.roots), tls)
 
 
 def _load_settings(
-    args: argparse.Namespace, environ: Mapping[str, str], in_force: Settings | None = None
+    args: argparse.Namespace,
+    environ: Mapping[str, str],
+    sockets: Sequence[Inherited] = (),
+    in_force: Settings | None = None,
 ) -> tuple[Settings, list[Layer]]:
     """Collect the settings; returns also the layers they are made of.
 
     Raises:
         SettingsError: with the faults of all places, also when the file cannot be read.
     """
-    layers, faults = _collect_layers(args, environ)
+    layers, faults = _collect_layers(args, environ, sockets)
     try:
         settings = load(layers, _TAKEN, in_force)
         _check_user(settings, is_root_allowed=args.allow_root)
@@ -229,7 +245,9 @@ def _load_settings(
     return settings, layers
 
 
-def _collect_layers(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[list[Layer], list[str]]:
+def _collect_layers(
+    args: argparse.Namespace, environ: Mapping[str, str], sockets: Sequence[Inherited]
+) -> tuple[list[Layer], list[str]]:
     """Read the settings of all places, the strongest last; returns also why the file cannot be read."""
     given = {flag: vars(args)[flag.replace("-", "_")] for flag in FLAGS}
     flags = {flag: text for flag, text in given.items() if text is not None}
@@ -245,16 +263,19 @@ def _collect_layers(args: argparse.Namespace, environ: Mapping[str, str]) -> tup
     except SettingsError as error:
         faults += error.faults
     repeated = from_log_flags(args.log), from_allow_flags(args.allow)
-    return [*layers, from_environment(environ), from_flags(flags), *repeated], faults
+    strongest = [settings_of(sockets)] if sockets else []
+    return [*layers, from_environment(environ), from_flags(flags), *repeated, *strongest], faults
 
 
-def _describe_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> bytes:
+def _describe_settings(
+    args: argparse.Namespace, environ: Mapping[str, str], sockets: Sequence[Inherited]
+) -> bytes:
     """Write the settings down, each with where it came from.
 
     Raises:
         SettingsError: what is wrong with them.
     """
-    settings, layers = _load_settings(args, environ)
+    settings, layers = _load_settings(args, environ, sockets)
     return write_toml(settings, find_origins(layers))
 
 
@@ -269,11 +290,11 @@ def _check_user(settings: Settings, *, is_root_allowed: bool) -> None:
         raise SettingsError([f"{where}; start as another user, or say --allow-root"])
 
 
-def _serve(prepared: Prepared, read: Read, log: EventLogger, sink: Sink) -> int:
+def _serve(make_server: Callable[[], Server], log: EventLogger, sink: Sink) -> int:
     """Serve until told to stop, and see the last records out."""
     with note_signals() as noted, route_stdlib(log):
         log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
-        server = Server(prepared.settings, log, sink, __version__, prepared.roots, prepared.tls, read)
+        server = make_server()
         code = _run(server, log, noted)
         log.record(events.STOPPED, reason=_NO_SIGNAL.get(code) or server.stop_reason)
         if unsaid := sink.close(server.seconds_left(LAST_SECONDS)):

@@ -34,7 +34,9 @@ class Event:
 
 
 LOG_OPENED = Event("log-opened", "info", "Log opened.", ("version", "pid"))
-LISTENING = Event("listening", "info", "trio_cmd.Server starting on {where}", ("host", "port", "path"))
+LISTENING = Event(
+    "listening", "info", "trio_cmd.Server starting on {where}", ("host", "port", "path", "inherited")
+)
 SERVER_STARTED = Event(
     "server-started",
     "info",

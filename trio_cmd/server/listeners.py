@@ -2,15 +2,18 @@
 
 import errno
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import trio
 
 from trio_cmd.errors import ListenError
 from trio_cmd.escape import escape, quote
 from trio_cmd.records import EventLogger, events
+from trio_cmd.server.inherited import Inherited
 from trio_cmd.server.unix_socket import unix_listener
 from trio_cmd.settings import ServerSettings
 
@@ -18,12 +21,13 @@ __all__ = ["Listeners"]
 
 
 class Listeners:
-    """The listeners of a server: over TCP, on a path, or both.
+    """The listeners of a server: over TCP, on a path, or both; or those it was given.
 
     Args:
         settings: where to listen.
         log: records each listener.
         handle: serves one connection.
+        inherited: what is listened on instead, if there are any.
 
     Attributes:
         closed: what Twisted says of each listener at its end.
@@ -34,10 +38,12 @@ class Listeners:
         settings: ServerSettings,
         log: EventLogger,
         handle: Callable[[trio.SocketStream], Awaitable[object]],
+        inherited: Sequence[Inherited] = (),
     ) -> None:
         self._settings = settings
         self._log = log
         self._handle = handle
+        self._inherited = inherited
         self.closed = ""
 
     @asynccontextmanager
@@ -55,15 +61,38 @@ class Listeners:
 
         Cancel: the listeners are closed, the path of the unix socket is gone.
         """
-        path = self._settings.unix_socket
+        path = "" if self._inherited else self._settings.unix_socket
         # The path first, because no thread may be at work yet; and last to go, when nobody listens there.
         with unix_listener(path) if path else nullcontext() as unix:
             async with trio.open_nursery() as nursery:
-                port = await self._listen_tcp(nursery, connections) if self._settings.host else None
-                if unix is not None:
-                    await self._listen_unix(nursery, connections, unix)
-                yield port
+                yield await self._listen(nursery, connections, unix)
                 nursery.cancel_scope.cancel()
+
+    async def _listen(
+        self, nursery: trio.Nursery, connections: trio.Nursery, unix: trio.SocketListener | None
+    ) -> int | None:
+        """Listen wherever it is said; returns the first port."""
+        if self._inherited:
+            return await self._listen_inherited(nursery, connections)
+        port = await self._listen_tcp(nursery, connections) if self._settings.host else None
+        if unix is not None:
+            await self._listen_unix(nursery, connections, unix)
+        return port
+
+    async def _listen_inherited(self, nursery: trio.Nursery, connections: trio.Nursery) -> int | None:
+        """Serve what somebody else has bound, and holds on to; its path is not ours to remove."""
+        listeners = [
+            trio.SocketListener(trio.socket.from_stdlib_socket(socket.socket(fileno=each.fd)))
+            for each in self._inherited
+        ]
+        serve = partial(trio.serve_listeners, self._handle, listeners, handler_nursery=connections)
+        await nursery.start(serve)
+        for each in self._inherited:
+            if each.port:
+                self._record_tcp(each.host, each.port, inherited=each.name)
+            else:
+                self._record_unix(each.path, inherited=each.name)
+        return next((each.port for each in self._inherited if each.port), None)
 
     async def _listen_tcp(self, nursery: trio.Nursery, connections: trio.Nursery) -> int:
         """Listen on each address of the host; returns the first port."""
@@ -76,8 +105,7 @@ class Listeners:
             raise ListenError(_explain(error, host, port)) from error
         places = [listener.socket.getsockname()[:2] for listener in opened]
         for address, port in places:
-            self._log.record(events.LISTENING, host=address, port=port, where=port)
-            self._note("TCP", port)
+            self._record_tcp(address, port)
         return int(places[0][1])
 
     async def _listen_unix(
@@ -85,8 +113,14 @@ class Listeners:
     ) -> None:
         serve = partial(trio.serve_listeners, self._handle, [listener], handler_nursery=connections)
         await nursery.start(serve)
-        path = self._settings.unix_socket
-        self._log.record(events.LISTENING, host="unix", path=escape(path), where=quote(path))
+        self._record_unix(self._settings.unix_socket)
+
+    def _record_tcp(self, host: str, port: int, **fields: Any) -> None:
+        self._log.record(events.LISTENING, host=host, port=port, where=port, **fields)
+        self._note("TCP", port)
+
+    def _record_unix(self, path: str, **fields: Any) -> None:
+        self._log.record(events.LISTENING, host="unix", path=escape(path), where=quote(path), **fields)
         self._note("UNIX", quote(path))
 
     def _note(self, kind: str, where: object) -> None:

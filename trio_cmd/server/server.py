@@ -9,7 +9,7 @@ import itertools
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,12 +30,14 @@ from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.handshakes import TlsDoor
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import Tables
+from trio_cmd.server.inherited import Inherited
 from trio_cmd.server.listeners import Listeners
 from trio_cmd.server.reception import SYSTEM, Reception
 from trio_cmd.server.reloading import Read, Reload, Reloading
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.report import make_report
 from trio_cmd.server.session import Shared
+from trio_cmd.server.systemd import Notifier
 from trio_cmd.settings import Settings, keep_listeners
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing, count_threads
@@ -75,6 +77,8 @@ class Server:
         roots: below which files may be named; taken over.
         tls: what handshakes need; ``None``: clients speak in plain text.
         read: reads the settings again, in a thread.
+        inherited: sockets to listen on instead of those of the settings.
+        notifier: tells systemd how the server is.
     """
 
     def __init__(
@@ -85,11 +89,16 @@ class Server:
         version: str,
         roots: Roots,
         tls: ssl.SSLContext | None = None,
+        *,
+        inherited: Sequence[Inherited] = (),
+        notifier: Notifier | None = None,
         read: Read = _read_nothing,
     ) -> None:
         self._log = log
         self._sink = sink
         self._version = version
+        self._inherited = inherited
+        self._notifier = notifier or Notifier({}, log)
         self._started = time.monotonic()
         self._stop_event = trio.Event()
         self._sweeper = Sweeper(tick_seconds(settings.limits))
@@ -120,6 +129,8 @@ class Server:
         )
         self._epochs = itertools.count(1)
         self._reloading = Reloading(read, lambda: self._settings, self._renew, log)
+        self._reloading.began = self._notifier.reloading
+        self._reloading.ended = self._tell_ready
         self.stop_reason: str | None = None
         self._stop_by = float("inf")
 
@@ -138,7 +149,6 @@ class Server:
                 helpers.start_soon(self._reaper.run)
                 helpers.start_soon(self._hashing.run)
                 helpers.start_soon(self._flooding.run)
-                helpers.start_soon(self._reloading.run)
                 async with self._sharing.open_nursery(), trio.open_nursery() as connections:
                     await self._serve_clients(helpers, connections, task_status)
                 helpers.cancel_scope.cancel()
@@ -290,11 +300,15 @@ class Server:
         self, helpers: trio.Nursery, connections: trio.Nursery, task_status: trio.TaskStatus[int | None]
     ) -> None:
         """Accept clients until told to stop, and begin to say goodbye to them."""
-        listeners = Listeners(self._settings.server, self._log, self._reception.handle)
+        listeners = Listeners(self._settings.server, self._log, self._reception.handle, self._inherited)
         async with listeners.open(connections) as port:
             self._record_start()
+            self._notifier.ready(self._describe())
+            helpers.start_soon(self._notifier.run, self._describe)
+            helpers.start_soon(self._reloading.run)
             task_status.started(port)
             await self._stop_event.wait()
+            self._notifier.stopping(self._describe())
         self._log.record(events.STOPPING, closed=listeners.closed, reason=self.stop_reason)
         self._reception.stop()
         helpers.start_soon(self._lose_patience)
@@ -304,6 +318,19 @@ class Server:
         await trio.sleep(self.stop_seconds)
         for session in list(self._reception.sessions):
             session.cancel()
+
+    def _tell_ready(self) -> None:
+        """Tell systemd that a reload is over, unless it was told meanwhile that the server stops."""
+        if self.stop_reason is None:
+            self._notifier.ready(self._describe())
+
+    def _describe(self) -> str:
+        """Say in one line for ``systemctl status`` how the server is."""
+        doing = f"Stopping ({self.stop_reason})" if self.stop_reason else "Listening"
+        clients = f"{self._admission.clients} of {self._admission.max_clients} clients"
+        refused = f"{sum(self._admission.refused.values())} refused"
+        lost = f"{self._sink.statistics().lost} log events lost"
+        return f"{doing}: {clients}, {len(self._settings.grants)} grants, {refused}, {lost}"
 
     def _record_start(self) -> None:
         """Record what the operator should know of a server that listens."""
