@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Admission"]
 
+# Why a client is refused; all are shown from the start, also while there is none.
+REFUSALS = ("not-allowed", "too-many-clients")
 # A refused client has nothing to wait for but its one line.
 LINGER_SECONDS = 1.0
 # Of one address, so that whoever knocks all the time does not take all of them.
@@ -78,7 +80,7 @@ class Admission:
         kept = KEPT_PLACES if max_clients >= KEPT_FROM_PLACES else 0
         self._clients = _Places(max_clients, max_per_address, kept)
         self._lingering = _Places(LINGERING_REFUSALS, LINGERING_PER_ADDRESS)
-        self.refused: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
 
     @property
     def max_clients(self) -> int:

@@ -27,9 +27,12 @@ from trio_cmd.server.handshakes import TlsDoor
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import Tables
 from trio_cmd.server.listeners import Listeners
+from trio_cmd.server.metrics import MetricsServer
 from trio_cmd.server.reception import SYSTEM, Reception
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.session import Shared
+from trio_cmd.server.statistics import LastReload, Statistics, digest_settings, show_status
+from trio_cmd.server.tally import Tally
 from trio_cmd.settings import Settings
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
@@ -59,6 +62,9 @@ class Server:
         version: of this program, for ``status``.
         roots: below which files may be named; whoever opened them closes them.
         tls: what handshakes need; ``None``: clients speak in plain text.
+
+    Attributes:
+        last_reload: what ``status`` and the metrics say of it.
     """
 
     def __init__(
@@ -96,20 +102,24 @@ class Server:
         self._admission = Admission(fit_descriptors(settings, work), settings.server.max_clients_per_address)
         self._hangups = Hangups()
         self._flooding = Flooding(log.bind(system=SYSTEM))
-        self._shared = Shared(settings.limits, sink, self._hangups, budget, {}, self._flooding)
+        commands = {**COMMANDS, **program_rows(settings.programs, programs)}
+        self._shared = Shared(settings.limits, sink, self._hangups, budget, Tally(commands), self._flooding)
+        self._access = Access(settings.grants)
+        self._settings_digest = digest_settings(settings)
+        self.last_reload = LastReload()
         whole = Surroundings(
             settings,
             self._hashing,
             self._logs,
-            self.statistics,
-            {**COMMANDS, **program_rows(settings.programs, programs)},
+            self.status,
+            commands,
             followers=self._followers,
             sharing=self._sharing,
         )
         self._reception = Reception(
             self._shared,
             log,
-            Access(settings.grants),
+            self._access,
             Tables(whole),
             self._admission,
             self._sweeper,
@@ -117,6 +127,7 @@ class Server:
             self._stop_event.is_set,
             None if tls is None else TlsDoor(tls, self._admission.max_clients),
         )
+        self._metrics = self._make_metrics()
         self.stop_reason: str | None = None
         self._stop_by = float("inf")
 
@@ -155,32 +166,48 @@ class Server:
         left = self._stop_by + grace - REAP_SECONDS - time.monotonic()
         return max(MIN_FLUSH_SECONDS, min(grace, left))
 
-    def statistics(self) -> Mapping[str, Any]:
-        """Count what ``status`` shows: name -> number or text."""
-        records = self._sink.statistics()
+    def status(self) -> Mapping[str, Any]:
+        """Say how the server is: name -> number or text."""
+        return show_status(self.statistics())
+
+    def statistics(self) -> Statistics:
+        """Count what ``status`` and the metrics show."""
         hashing, children = self._hashing.statistics(), self._children.statistics()
-        sharing = self._sharing.statistics()
+        results = self._reception.results
+        return Statistics(
+            version=self._version,
+            settings=self._settings_digest,
+            uptime_seconds=int(time.monotonic() - self._started),
+            last_reload=self.last_reload,
+            clients=self._admission.clients,
+            admitted=results["admitted"],
+            gone={reason: count for reason, count in results.items() if reason != "admitted"},
+            refused=self._admission.refused,
+            tally=self._shared.tally,
+            running={
+                "hashing": hashing.running,
+                "children": children.running,
+                "followers": self._followers.running,
+            },
+            waiting={"hashing": hashing.waiting, "children": children.waiting},
+            places=self._places(),
+            hung=self._threads.hung(),
+            hashed_bytes=self._hashing.hashed_bytes,
+            sharing=self._sharing.statistics(),
+            pending_bytes=self._shared.budget.bytes,
+            records=self._sink.statistics(),
+        )
+
+    def _places(self) -> Mapping[str, int]:
+        """Tell how much there may be of what is limited for all clients together."""
         return {
-            "version": self._version,
-            "uptime_seconds": int(time.monotonic() - self._started),
-            "clients": self._admission.clients,
-            "max_clients": self._admission.max_clients,
-            "refused": sum(self._admission.refused.values()),
-            **{f"refused_{reason}": count for reason, count in sorted(self._admission.refused.items())},
-            **{f"commands_{outcome}": count for outcome, count in sorted(self._shared.outcomes.items())},
-            "hashing_running": hashing.running,
-            "hashing_waiting": hashing.waiting,
-            "children_running": children.running,
-            "children_waiting": children.waiting,
-            "reads_hung": self._threads.hung(),
-            "followers": self._followers.running,
-            "runs": sharing.running,
-            "runs_waiting": sharing.waiting,
-            "sharers": sharing.sharers,
-            "pending_bytes": self._shared.budget.bytes,
-            "records_written": records.written,
-            "records_lost": records.lost,
-            "records_queued": records.queued,
+            "clients": self._admission.max_clients,
+            "clients_per_address": self._settings.server.max_clients_per_address,
+            "hashing": self._hashing.max_threads,
+            "children": self._children.places,
+            "followers": self._settings.limits.followers,
+            "waiting": self._settings.limits.waiting,
+            "pending_bytes": self._settings.limits.total_pending_bytes,
         }
 
     async def _serve_clients(
@@ -189,12 +216,24 @@ class Server:
         """Accept clients until told to stop, and begin to say goodbye to them."""
         listeners = Listeners(self._settings.server, self._log, self._reception.handle)
         async with listeners.open(connections) as port:
+            if self._metrics is not None:
+                await helpers.start(self._metrics.run)
             self._record_start()
             task_status.started(port)
             await self._stop_event.wait()
         self._log.record(events.STOPPING, closed=listeners.closed, reason=self.stop_reason)
         self._reception.stop()
         helpers.start_soon(self._lose_patience)
+
+    def _make_metrics(self) -> MetricsServer | None:
+        """Make what answers scrapes, if that is wanted."""
+        if not self._settings.metrics.port:
+            return None
+        from trio_cmd.server.exposition import Exposition  # noqa: PLC0415 - the library is an extra's
+
+        return MetricsServer(
+            self._settings.metrics, self._access, Exposition(self.statistics).render, self._log
+        )
 
     async def _lose_patience(self) -> None:
         """Cut the clients that are not done when the time to stop has passed."""

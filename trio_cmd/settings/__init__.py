@@ -32,6 +32,7 @@ from trio_cmd.settings.layers import (
     read_file,
 )
 from trio_cmd.settings.named import convert_logs, convert_programs
+from trio_cmd.settings.scraping import METRICS, check_metrics, check_metrics_host
 from trio_cmd.settings.values import (
     ALGORITHMS,
     Comphash,
@@ -39,6 +40,7 @@ from trio_cmd.settings.values import (
     Limits,
     Log,
     Logging,
+    Metrics,
     Program,
     ServerSettings,
     Settings,
@@ -49,12 +51,14 @@ __all__ = [
     "ALGORITHMS",
     "DEFAULT_PATH",
     "FLAGS",
+    "METRICS",
     "Comphash",
     "Grant",
     "Layer",
     "Limits",
     "Log",
     "Logging",
+    "Metrics",
     "Program",
     "ServerSettings",
     "Settings",
@@ -74,6 +78,7 @@ _SECTIONS: Mapping[str, type[Struct]] = {
     "logging": Logging,
     "comphash": Comphash,
     "tls": Tls,
+    "metrics": Metrics,
 }
 # The keys of these are the operator's.
 _NAMED = ("logs", "programs", "grants")
@@ -90,6 +95,7 @@ def load(layers: Iterable[Layer], commands: Collection[str] = ()) -> Settings:
         SettingsError: with every fault of every layer, one line each.
     """
     faults: list[str] = []
+    commands = (*commands, METRICS)
     sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     logs: dict[str, Log] = {}
     programs: Mapping[str, Program] = {}
@@ -108,6 +114,7 @@ def load(layers: Iterable[Layer], commands: Collection[str] = ()) -> Settings:
     settings = msgspec.convert({**built, **named}, Settings)
     faults = check_commands(settings.grants, [*commands, *programs])
     faults += check_exposure(settings, are_roots_set="roots" in sections["comphash"])
+    faults += check_metrics(settings)
     if faults:
         raise SettingsError(faults)
     return settings
@@ -160,6 +167,7 @@ def _accept(value: Any) -> None:
 _CHECKS: Mapping[str, Callable[[Any], None]] = {
     "server.host": check_host,
     "server.unix_socket": check_unix_socket,
+    "metrics.host": check_metrics_host,
     "comphash.roots": _check_roots,
 }
 """What is looked at besides the type: dotted path -> raises ValueError with what was expected."""

@@ -51,6 +51,9 @@ class Hashing:
         limit: keeps the deadline of each piece of work.
         threads: where the reading is done; others may share them.
         open_file: opens a regular file where files may be named, in a worker thread.
+
+    Attributes:
+        hashed_bytes: of all files that have got a digest.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Hashing:
         self._places = FairLimiter(self.max_threads, waiting_room)
         self._threads = threads or DiskThreads()
         self._progress = ProgressTeller()
+        self.hashed_bytes = 0
 
     async def run(self) -> None:
         """Tell how far long work is, until cancelled."""
@@ -98,7 +102,9 @@ class Hashing:
         async with self._places.place(client):
             begun()
             with self._limit("comphash", self._settings.seconds), self._progress.telling(tell) as progress:
-                return await self._threads.run(path, lambda: self._digest(path, algorithm, progress))
+                digest = await self._threads.run(path, lambda: self._digest(path, algorithm, progress))
+        self.hashed_bytes += digest.bytes
+        return digest
 
     def statistics(self) -> LimiterStatistics:
         """Count what runs and what waits."""
