@@ -150,6 +150,7 @@ def test_help_names_every_flag(capsys: Capture) -> None:
 def test_help_fits_a_screen(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has scrolled away on a terminal of 24 lines and 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(cli, "DEFAULT_PATH", "/etc/trio-cmd.toml")
     with pytest.raises(SystemExit):
         main(["--help"], {})
     lines = capsys.readouterr().out.splitlines()
