@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from certificates import Certificates
 from conftest import StartProgram
 from conversation import ListSink
-from program import Program, Record, free_port, wait_until
+from program import PATIENCE_SECONDS, Program, Record, free_port, reset, wait_until
 from trio_cmd import cli
 from trio_cmd.errors import ListenError, SettingsError
 from trio_cmd.records import make_logger
@@ -460,14 +461,22 @@ def test_nothing_a_client_sends_makes_a_series(scrapeable: tuple[Program, int]) 
     assert value(after, "commands_total", command="unknown", outcome="unknown-command") == 20
 
 
-def test_the_metrics_are_served_until_the_last_client_has_left(scrapeable: tuple[Program, int]) -> None:
+def test_the_metrics_are_served_until_the_last_client_has_left(
+    start: StartProgram, write_settings: Callable[[str], str]
+) -> None:
     """A server that takes long to stop can be watched meanwhile, and then its port is free."""
-    program, port = scrapeable
+    port = free_port()
+    sleep = f'[programs.sleep]\nargv = ["/bin/sleep", "{PATIENCE_SECONDS}"]\n'
+    limits = f"[limits]\nstop_seconds = {PATIENCE_SECONDS}\n"
+    program = start("--config", write_settings(f"{sleep}{limits}[metrics]\nport = {port}\n"))
     with program.connect() as client:
-        client.sendall(b"follow\n")
-        assert client.recv(100)
-        assert value(scrape(port), "running", kind="followers") == 1
-    assert program.stop() == 0
+        client.sendall(b"sleep\n")
+        program.wait_for("command-received")
+        program.process.terminate()
+        program.wait_for("stopping")
+        assert value(scrape(port), "connections_active") == 1
+        reset(client)
+    assert program.wait() == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 
@@ -479,3 +488,32 @@ def test_shared_answers_and_events_lost_are_counted(scrapeable: tuple[Program, i
     program.wait_for("client-lost")
     shared = [r["shared"] for r in program.actions("command-completed")]
     assert value(scrape(port), "shared_total") == sum(shared) > 0
+
+
+def test_each_connection_has_one_result(
+    start: StartProgram, write_settings: Callable[[str], str], certificates: Certificates
+) -> None:
+    """The results add up to the connections there were: nobody came unseen."""
+    port = free_port()
+    grants = '[[grants]]\nname = "lab"\ncertificate = "client.lab"\ncommands = ["ping"]\n'
+    config = write_settings(f"{certificates.settings(client_ca=True)}[metrics]\nport = {port}\n{grants}")
+    program = start("--config", config)
+    program.wait_for("listening", system="trio_cmd.Metrics")
+    elsewhere = certificates.issue("elsewhere", "elsewhere.lab")
+    for certificate, answer in ((certificates.client, b"pong\n"), (elsewhere, b"Not allowed from")):
+        context = certificates.client_context(certificate)
+        with context.wrap_socket(program.connect(), server_hostname="localhost") as client:
+            client.sendall(b"ping\nexit\n")
+            assert client.recv(100).startswith(answer)
+    program.ask(b"ping\n")  # without TLS
+    reset(program.connect())
+    for number in range(4):
+        program.wait_for("client-lost", connection=number)
+    results = {
+        dict(labels)["result"]: count
+        for (name, labels), count in scrape(port).items()
+        if name == "trio_cmd_connections_total"
+    }
+    gone = results.pop("reset") + results.pop("tls-failed")
+    assert gone == 2  # the one that reset may have been seen in the handshake or before
+    assert results == {"admitted": 1, "not-allowed": 1, "too-many-clients": 0, "stopping": 0}

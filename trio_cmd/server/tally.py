@@ -1,6 +1,6 @@
 """How often each command had which outcome, and how long it took: each completed one enters, counts leave.
 
-The counting is on the path of every command, so it is three additions and nothing else.  What a
+The counting is on the path of every command, so it is three additions and hardly more.  What a
 client sends makes no row: a word that is no command is counted as ``unknown``.
 """
 
@@ -13,6 +13,7 @@ __all__ = ["SECONDS", "UNKNOWN", "Row", "Tally"]
 UNKNOWN = "unknown"
 # Each about three times the one before: from an answer out of memory to the hash of a large disk.
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+SHORTEST = SECONDS[0]
 
 
 class Row:
@@ -27,7 +28,7 @@ class Row:
     __slots__ = ("durations", "outcomes", "seconds")
 
     def __init__(self) -> None:
-        self.outcomes: Counter[str] = Counter()
+        self.outcomes: dict[str, int] = {}
         self.durations = [0] * (len(SECONDS) + 1)
         self.seconds = 0.0
 
@@ -58,8 +59,11 @@ class Tally:
             seconds: how long it took.
         """
         row = self._rows.get(name) or self._unknown
-        row.outcomes[outcome] += 1
-        row.durations[bisect_left(SECONDS, seconds)] += 1
+        try:
+            row.outcomes[outcome] += 1
+        except KeyError:  # the first; a Counter, which does the same, takes four times as long
+            row.outcomes[outcome] = 1
+        row.durations[0 if seconds <= SHORTEST else bisect_left(SECONDS, seconds)] += 1
         row.seconds += seconds
 
     def rows(self) -> Iterator[tuple[str, Row]]:

@@ -79,7 +79,8 @@ class Trail:
         answer = format_reply(reply, reply.form or asked.form, asked.number, name, seconds)
         outcome = "ok" if reply.error is None else reply.error.code
         facts = reply.record if shared is None else {"shared": shared, **reply.record}
-        self._tally.shared += bool(shared)
+        if shared:
+            self._tally.shared += 1
         self._completed(asked, outcome, _level(reply.error), seconds, streamed_bytes + len(answer), facts)
         return answer
 
