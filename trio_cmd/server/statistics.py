@@ -98,6 +98,7 @@ def digest_settings(settings: Settings) -> str:
 def show_status(statistics: Statistics) -> Mapping[str, Any]:
     """Write the counts as ``status`` shows them: name -> number or text."""
     records, sharing = statistics.records, statistics.sharing
+    running, waiting = statistics.running, statistics.waiting
     return {
         "version": statistics.version,
         "settings": statistics.settings,
@@ -110,8 +111,11 @@ def show_status(statistics: Statistics) -> Mapping[str, Any]:
         **_named("refused_", statistics.refused),
         **_named("commands_", statistics.tally.outcomes()),
         "commands_shared": statistics.tally.shared,
-        **{f"{kind}_running": count for kind, count in statistics.running.items()},
-        **{f"{kind}_waiting": count for kind, count in statistics.waiting.items()},
+        "hashing_running": running["hashing"],
+        "hashing_waiting": waiting["hashing"],
+        "children_running": running["children"],
+        "children_waiting": waiting["children"],
+        "followers": running["followers"],
         "reads_hung": statistics.hung,
         "hashed_bytes": statistics.hashed_bytes,
         "runs": sharing.running,
