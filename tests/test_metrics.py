@@ -408,7 +408,9 @@ def test_what_is_scraped_agrees_with_the_record_and_the_load(
     program, port = scrapeable
     file = tmp_path / "file"
     file.write_bytes(b"x" * 12345)
-    assert commands_of(scrape(port)) == {}
+    at_first = scrape(port)
+    assert commands_of(at_first) == {}
+    assert value(at_first, "commands_total", command="ping", outcome="internal") == 0  # for the rules
     program.ask(b"ping\n" * 7 + b"nope\n\x01\nhelp\nlastlog\ncomphash %b\ncomphash\n" % bytes(file))
     program.wait_for("client-lost", reason="closed")
     with program.connect() as first:
