@@ -27,6 +27,7 @@ from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import ClientIdentity, Tables
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.session import Session, Shared
+from trio_cmd.server.tally import Tally
 from trio_cmd.settings import Grant, Limits, Settings
 from trio_cmd.wire.messages import Reply, parse_request
 from trio_cmd.wire.stream import PlainStream
@@ -158,10 +159,10 @@ class Conversation:
         )
         sink = cast("Any", self.sink)
         self.hangups = Hangups()
-        self.outcomes: dict[str, int] = {}
+        self.tally = Tally(commands)
         log = make_logger(sink, render_json)
         self.flooding = Flooding(log)
-        shared = Shared(self.limits, sink, self.hangups, self.budget, self.outcomes, self.flooding)
+        shared = Shared(self.limits, sink, self.hangups, self.budget, self.tally, self.flooding)
         visitor = Visitor(parse_address("127.0.0.1"))
         self.attempts = WrongTokens()
         self.identity = ClientIdentity(

@@ -149,6 +149,19 @@ def test_help_names_every_flag(capsys: Capture) -> None:
         assert f"--{flag}" in out
 
 
+def test_help_fits_a_screen(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has scrolled away on a terminal of 24 lines and 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(cli, "DEFAULT_PATH", "/etc/trio-cmd.toml")
+    with pytest.raises(SystemExit):
+        main(["--help"], {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 23, "with the prompt after it, that is 24"
+    assert max(map(len, lines)) <= 80
+    options = [line for line in lines if line.startswith("  -")]
+    assert len(options) == lines.index("", lines.index(options[0])) - lines.index(options[0]), "one line each"
+
+
 @pytest.mark.parametrize(
     "argv", [["--nope"], ["extra"], ["--port"], ["--max", "5"], ["--check"], ["-p", "5"]]
 )

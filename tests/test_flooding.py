@@ -88,7 +88,7 @@ async def test_unknown_commands_of_one_address_are_summed_up(autojump_clock: Moc
     async with conversing() as c:
         c.session._errors = -100  # else it would be closed
         assert await c.say(b"canary x\n" * 25 + b"ping\n") == b"Command not found.\n" * 25 + b"pong\n"
-        assert c.outcomes == {"unknown-command": 25, "ok": 1}
+        assert c.tally.outcomes() == {"unknown-command": 25, "ok": 1}
         for action in ("command-received", "command-completed"):
             assert [r["request"] for r in c.sink.actions(action)] == [*range(1, 11), 26]
         c.flooding.close()

@@ -163,7 +163,7 @@ async def test_twenty_errors_of_form_close_the_connection(
         await conversation.client.send_all(line + (b"" if line == b"fail\n" else b"ping\n"))
         assert await conversation.heard_all() == answer + b"Too many errors. bye !\n"
     assert conversation.session.reason == "too-many-errors"
-    assert sum(count for outcome, count in conversation.outcomes.items() if outcome != "ok") == 20
+    assert sum(count for outcome, count in conversation.tally.outcomes().items() if outcome != "ok") == 20
 
 
 async def test_what_was_asked_before_the_last_error_is_still_answered(autojump_clock: trio.abc.Clock) -> None:

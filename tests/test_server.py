@@ -141,7 +141,7 @@ async def test_refusals_beyond_ten_a_second_are_counted_once_each() -> None:
             for _ in range(50):
                 async with await it.connect() as refused:
                     assert await read_all(refused) == b"Too many connections. bye !\n"
-            counts = it.server.statistics()
+            counts = it.server.status()
             await it.sink.wait_for("events-summed")  # a second later, not only at the end
             async with await it.connect() as again:
                 await read_all(again)
@@ -332,7 +332,7 @@ async def test_a_port_that_is_taken_is_said_with_a_remedy() -> None:
 )
 def test_other_reasons_not_to_listen_have_their_remedies(number: int, text: str) -> None:
     """The line says what to do instead."""
-    message = listeners._explain(OSError(number, "no IPv6 here"), "::1", 80)
+    message = listeners.explain(OSError(number, "no IPv6 here"), "::1", 80)
     assert message.startswith("cannot listen on ::1 port 80: ")
     assert text in message
 
@@ -361,7 +361,7 @@ async def test_status_tells_what_the_server_counts() -> None:
         async with await it.connect() as client:
             await client.send_all(b"ping\ntest\n")
             await client.receive_some()
-            counts = it.server.statistics()
+            counts = it.server.status()
         assert counts["version"] == "1.2.3"
         assert counts["clients"] == 1
         assert counts["max_clients"] == 10
@@ -376,7 +376,6 @@ async def test_a_server_that_was_given_nothing_to_read_refuses_to_reload() -> No
         (record,) = await it.sink.wait_for("reload-refused")
         assert record["reason"] == "there is nothing to read them from"
         last = it.server.last_reload
-        assert last is not None
         assert not last.succeeded
         it.server.stop("test")
         it.server.reload()

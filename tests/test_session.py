@@ -320,7 +320,7 @@ async def test_an_error_is_one_line_and_its_code_is_recorded(autojump_clock: Moc
         c.slow.finish("a", NotFound("nothing there"))
         assert await c.say(b"slow a\n") == b"An error occured : nothing there\n"
         assert c.sink.actions("command-completed")[0]["outcome"] == "not-found"
-        assert c.outcomes == {"not-found": 1}
+        assert c.tally.outcomes() == {"not-found": 1}
 
 
 def _crash(argument: bytes, surroundings: Surroundings) -> Reply:
@@ -548,14 +548,14 @@ async def test_hundreds_that_fail_at_once_take_turns(autojump_clock: MockClock) 
 
     async def count_passes(c: Conversation) -> None:
         while True:
-            passes.append(c.outcomes.get("busy", 0))
+            passes.append(c.tally.outcomes().get("busy", 0))
             await trio.lowlevel.checkpoint()
 
     rows = {b"fail": Command("fail", "fail", "fail at once", work=fail)}
     async with conversing(Limits(running_per_client=32), rows) as c, trio.open_nursery() as nursery:
         nursery.start_soon(count_passes, c)
         await c.client.send_all(b"fail\n" * 60)
-        while c.outcomes.get("busy", 0) < 60:
+        while c.tally.outcomes().get("busy", 0) < 60:
             await trio.lowlevel.checkpoint()
         passes.append(60)
         nursery.cancel_scope.cancel()

@@ -105,7 +105,7 @@ class Running:
         await wait_all_tasks_blocked(0.01)
 
     def status(self) -> tuple[int, int, int]:
-        counts = self.server.statistics()
+        counts = self.server.status()
         return counts["runs"], counts["runs_waiting"], counts["sharers"]
 
 
@@ -183,7 +183,7 @@ async def test_status_shows_runs_sharers_and_what_waits(
         await clients[0].send_all(b"lastlog 3\n")
         await it.asked(5)
         assert it.status() == (1, 2, 5)
-        assert it.server.statistics()["children_waiting"] == 2
+        assert it.server.status()["children_waiting"] == 2
         children.gate.set()
         await it.sink.wait_for("command-completed", 5)
         await wait_all_tasks_blocked(0.01)

@@ -54,14 +54,15 @@ EXIT_OK, EXIT_USAGE, EXIT_CANNOT_LISTEN, EXIT_SETTINGS = 0, 2, 71, 78
 _NO_SIGNAL = {EXIT_CRASHED: "crashed", EXIT_CANNOT_LISTEN: "cannot-listen"}
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
+# Each in one line of a terminal of 80 columns: the whole help fits a screen.
 _HELP = {
-    "host": ("ADDRESS", 'listen here (127.0.0.1); "*": all addresses, "": no TCP'),
+    "host": ("ADDRESS", 'listen here (127.0.0.1); "*": everywhere, "": no TCP'),
     "port": ("PORT", "listen there (9999); 0: any free port"),
-    "unix-socket": ("PATH", "also listen there"),
+    "unix-socket": ("PATH", "also listen at this path"),
     "max-clients": ("N", "this many clients at once (100)"),
-    "log-format": ("FORMAT", "auto, json or twisted (auto: text on a terminal, else JSON)"),
+    "log-format": ("FORMAT", "json, twisted, or auto: text on a terminal, else JSON"),
     "log-file": ("PATH", "record there instead of on standard output"),
-    "root": ("DIR", "files below this folder may be hashed (/); may be repeated"),
+    "root": ("DIR", "files below it may be hashed (/); may be repeated"),
 }
 _REPEATED = ("root",)
 # Names that no program can have.
@@ -138,16 +139,15 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(
         prog="trio-cmd",
+        usage="trio-cmd [OPTION ...]\n       trio-cmd token NAME",
         description="A small, read-only, auditable window into a host, over a socket.",
-        epilog="trio-cmd token NAME makes a token, and prints it with the grant for the settings.",
+        epilog="token NAME makes a token, and prints it with the grant for the settings.",
         allow_abbrev=False,
     )
     for flag, (metavar, text) in _HELP.items():
         action = "append" if flag in _REPEATED else "store"
         parser.add_argument(f"--{flag}", metavar=metavar, help=text, action=action)
-    parser.add_argument(
-        "--config", metavar="FILE", help=f"settings file ($TRIO_CMD_CONFIG, else {DEFAULT_PATH})"
-    )
+    parser.add_argument("--config", metavar="FILE", help=f"settings ($TRIO_CMD_CONFIG, else {DEFAULT_PATH})")
     parser.add_argument(
         "--log", metavar="NAME=PATH", action="append", default=[], help="a log to offer; may be repeated"
     )
@@ -156,7 +156,7 @@ def _parser() -> _Parser:
         metavar="NETWORK",
         action="append",
         default=[],
-        help="clients of this network may run all commands; may be repeated",
+        help="its clients may run all commands; may be repeated",
     )
     parser.add_argument(
         "--allow-root", action="store_true", help="let other hosts in though the server runs as root"

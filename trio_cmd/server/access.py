@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from trio_cmd.addresses import Address, Network, address_key, is_local, parse_network, show_site
-from trio_cmd.settings import Grant
+from trio_cmd.settings import METRICS, Grant
 from trio_cmd.tokens import find_matches
 
 __all__ = ["ALWAYS_ALLOWED", "Access", "Visitor", "allowed", "is_allowed"]
@@ -80,6 +80,7 @@ class Access:
 
     def __init__(self, grants: Sequence[Grant]) -> None:
         self._rules = [_Rule(grant) for grant in grants or (_DEFAULT,)]
+        self._has_scrapers = any(METRICS in grant.commands for grant in grants)
 
     def is_admitted(self, visitor: Visitor) -> bool:
         """Tell whether a visitor may connect: a grant holds, but for the token it may want."""
@@ -88,6 +89,15 @@ class Access:
     def is_admissible(self, address: Address | None) -> bool:
         """Tell whether somebody at an address may connect, if it shows the right certificate."""
         return address is not None and any(rule.is_at(address) for rule in self._rules)
+
+    def may_scrape(self, address: Address) -> bool:
+        """Tell whether the metrics are for somebody at an address, who can show nothing else.
+
+        Where no grant lists them they are for clients on this host, like a conversation without grants.
+        """
+        if not self._has_scrapers:
+            return is_local(address)
+        return any(METRICS in grant.commands for grant in self.held(Visitor(address)))
 
     def held(self, visitor: Visitor, digests: Collection[str] = ()) -> tuple[Grant, ...]:
         """Give the grants that hold.

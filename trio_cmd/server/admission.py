@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Admission"]
 
+# Why a client is refused; all are shown from the start, also while there is none.
+REFUSALS = ("not-allowed", "too-many-clients")
 # A refused client has nothing to wait for but its one line.
 LINGER_SECONDS = 1.0
 # Of one address, so that whoever knocks all the time does not take all of them.
@@ -83,7 +85,7 @@ class Admission:
     def __init__(self, max_clients: int, max_per_address: int) -> None:
         self._clients = _Places(max_clients, max_per_address, _count_kept(max_clients))
         self._lingering = _Places(LINGERING_REFUSALS, LINGERING_PER_ADDRESS)
-        self.refused: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
 
     def resize(self, max_clients: int, max_per_address: int) -> None:
         """Let another number of clients in from now on; whoever is in stays."""

@@ -37,6 +37,7 @@ class Epoch:
 
     Attributes:
         settings: with the listeners in force.
+        digest: of the settings, for ``status``.
         shared: what all sessions have in common, the limits of a client among it.
         access: who may connect.
         tables: what each may ask.
@@ -44,6 +45,7 @@ class Epoch:
     """
 
     settings: Settings
+    digest: str
     shared: Shared
     access: Access
     tables: Tables

@@ -17,7 +17,7 @@ from trio_cmd.server.inherited import Inherited
 from trio_cmd.server.unix_socket import unix_listener
 from trio_cmd.settings import ServerSettings
 
-__all__ = ["Listeners"]
+__all__ = ["Listeners", "explain"]
 
 
 class Listeners:
@@ -102,7 +102,7 @@ class Listeners:
         try:
             opened: list[trio.SocketListener] = await nursery.start(serve)
         except OSError as error:
-            raise ListenError(_explain(error, host, port)) from error
+            raise ListenError(explain(error, host, port)) from error
         places = [listener.socket.getsockname()[:2] for listener in opened]
         for address, port in places:
             self._record_tcp(address, port)
@@ -127,13 +127,13 @@ class Listeners:
         self.closed = f"{self.closed} ({kind} Port {where} Closed)".lstrip()
 
 
-def _explain(error: OSError, host: str, port: int) -> str:
-    """Say why an address cannot be listened on, and what to do instead."""
+def explain(error: OSError, host: str, port: int, host_key: str = "--host", port_key: str = "--port") -> str:
+    """Say why an address cannot be listened on, and what to do instead with which settings."""
     remedies = {
-        errno.EADDRINUSE: "stop what uses it, or choose another port with --port",
-        errno.EACCES: "choose a port above 1023 with --port",
-        errno.EADDRNOTAVAIL: "this host has no such address; choose another with --host",
+        errno.EADDRINUSE: f"stop what uses it, or choose another port with {port_key}",
+        errno.EACCES: f"choose a port above 1023 with {port_key}",
+        errno.EADDRNOTAVAIL: f"this host has no such address; choose another with {host_key}",
     }
     reason = os.strerror(error.errno) if error.errno in remedies else str(error)
-    remedy = remedies.get(error.errno or 0, "choose another address with --host and --port")
+    remedy = remedies.get(error.errno or 0, f"choose another address with {host_key} and {port_key}")
     return f"cannot listen on {host} port {port}: {reason}; {remedy}"

@@ -3,6 +3,7 @@
 import itertools
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ from trio_cmd.wire.tls import HandshakeFailed, TlsStream
 __all__ = ["SYSTEM", "Peer", "Reception"]
 
 SYSTEM = "trio_cmd.Server"
+# What can come of a connection, but that it is refused; all are shown from the start.
+RESULTS = ("admitted", "reset", "tls-failed", "stopping")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Visit:
 
     def __init__(self) -> None:
         self.is_recorded = True  # else a sum tells of it
+        self.is_counted = False  # as admitted or refused
         self.reason: str | None = None
         self.began = time.monotonic()
         self.requests = 0
@@ -96,6 +100,11 @@ class Reception:
         flooding: decides which refusals are recorded by themselves.
         is_stopping: tells whether the server stops.
         door: makes TLS of TCP connections.
+
+    Attributes:
+        epoch: the settings in force and all that is made of them.
+        sessions: that go on.
+        results: what came of the connections that were not refused: ``admitted``, or why they had gone.
     """
 
     def __init__(
@@ -118,6 +127,7 @@ class Reception:
         self._attempts = WrongTokens()
         self._numbers = itertools.count()
         self.sessions: dict[Session, None] = {}
+        self.results: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
 
     def renew(self, epoch: Epoch) -> None:
         """Put other settings in force, for whoever comes and for whoever is there, at once."""
@@ -167,6 +177,8 @@ class Reception:
         except trio.BrokenResourceError:
             visit.reason = "reset"  # a refused client that did not wait for its answer
         finally:
+            if not visit.is_counted:
+                self.results[visit.reason or "crashed"] += 1
             if visit.is_recorded:
                 visit.record(own_log)
 
@@ -180,9 +192,13 @@ class Reception:
             reason = "too-many-clients"
         else:
             return None
-        self._admission.refused[reason] += 1
+        self._count_refusal(reason, visit)
         visit.is_recorded = self._flooding.is_recorded(events.CLIENT_REFUSED, show_site(address))
         return reason
+
+    def _count_refusal(self, reason: str, visit: Visit) -> None:
+        self._admission.refused[reason] += 1
+        visit.is_counted = True
 
     async def _refuse(
         self, stream: ClientStream, address: Address, reason: str, log: EventLogger, visit: Visit
@@ -236,7 +252,7 @@ class Reception:
             await self._enter(stream, visitor, log, visit)
         else:
             visit.reason = "not-allowed"
-            self._admission.refused[visit.reason] += 1
+            self._count_refusal(visit.reason, visit)
             await self._refuse(stream, address, visit.reason, log.bind(system=SYSTEM), visit)
 
     async def _enter(self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit) -> None:
@@ -245,6 +261,8 @@ class Reception:
 
     async def _converse(self, session: Session, visit: Visit) -> None:
         self.sessions[session] = None
+        self.results["admitted"] += 1
+        visit.is_counted = True
         self._sweeper.watch(session)
         try:
             if self._is_stopping():  # accepted in the moment of stopping

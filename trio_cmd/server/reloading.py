@@ -6,7 +6,6 @@ must hold neither the event loop nor the next try for ever.
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import trio
 
@@ -15,22 +14,16 @@ from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, events
 from trio_cmd.records.events import record_fault
 from trio_cmd.server.epoch import Prepared
+from trio_cmd.server.statistics import LastReload
 from trio_cmd.settings import Settings, changed_keys, keep_listeners
 
-__all__ = ["Read", "Reload", "Reloading"]
+__all__ = ["Read", "Reloading"]
 
 # To read a file, the certificates and to look at some programs takes milliseconds.
 READ_SECONDS = 10.0
 
 Read = Callable[[Settings], Prepared]
 """Reads the settings again, given those in force; it may wait for a disk.  Raises ``SettingsError``."""
-
-
-class Reload(NamedTuple):
-    """The last reload: when it ended, in seconds since the epoch, and whether it succeeded."""
-
-    seconds: float
-    succeeded: bool
 
 
 class Reloading:
@@ -43,7 +36,7 @@ class Reloading:
         log: records what came of it.
 
     Attributes:
-        last: what came of the last time; ``None``: there was none.
+        last: what came of the last time.
         began: called before the settings are read.
         ended: called when it is known what came of it.
     """
@@ -61,7 +54,7 @@ class Reloading:
         self._log = log
         self._wanted = trio.Event()
         self._thread = trio.CapacityLimiter(1)  # one that hangs is not joined by others
-        self.last: Reload | None = None
+        self.last = LastReload()
         self.began: Callable[[], object] = lambda: None
         self.ended: Callable[[], object] = lambda: None
 
@@ -79,7 +72,7 @@ class Reloading:
             self._wanted = trio.Event()
             self.began()
             try:
-                self.last = Reload(time.time(), await self._reload())
+                self.last = LastReload(time.time(), await self._reload())
             finally:
                 self.ended()
 

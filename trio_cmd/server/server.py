@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import trio
 
+from trio_cmd.addresses import Address
 from trio_cmd.commands import COMMANDS, Surroundings
 from trio_cmd.commands.programs import program_rows
 from trio_cmd.errors import SettingsError
@@ -32,12 +33,15 @@ from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import Tables
 from trio_cmd.server.inherited import Inherited
 from trio_cmd.server.listeners import Listeners
+from trio_cmd.server.metrics import MetricsServer
 from trio_cmd.server.reception import SYSTEM, Reception
-from trio_cmd.server.reloading import Read, Reload, Reloading
+from trio_cmd.server.reloading import Read, Reloading
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.report import make_report
 from trio_cmd.server.session import Shared
+from trio_cmd.server.statistics import LastReload, Statistics, digest_settings, show_status
 from trio_cmd.server.systemd import Notifier
+from trio_cmd.server.tally import Tally
 from trio_cmd.settings import Settings, keep_listeners
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing, count_threads
@@ -76,9 +80,9 @@ class Server:
         version: of this program, for ``status``.
         roots: below which files may be named; taken over.
         tls: what handshakes need; ``None``: clients speak in plain text.
-        read: reads the settings again, in a thread.
         inherited: sockets to listen on instead of those of the settings.
         notifier: tells systemd how the server is.
+        read: reads the settings again, in a thread.
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class Server:
         self._hangups = Hangups()
         self._flooding = Flooding(log.bind(system=SYSTEM))
         self._door = TlsDoor(max_clients)
-        shared = Shared(settings.limits, sink, self._hangups, budget, {}, self._flooding)
+        shared = Shared(settings.limits, sink, self._hangups, budget, Tally(()), self._flooding)
         self._reception = Reception(
             self._make_epoch(Prepared(settings, roots, tls), settings, shared, 0),
             log,
@@ -131,6 +135,7 @@ class Server:
         self._reloading = Reloading(read, lambda: self._settings, self._renew, log)
         self._reloading.began = self._notifier.reloading
         self._reloading.ended = self._tell_ready
+        self._metrics = self._make_metrics()
         self.stop_reason: str | None = None
         self._stop_by = float("inf")
 
@@ -170,8 +175,8 @@ class Server:
         self._stop_event.set()
 
     @property
-    def last_reload(self) -> Reload | None:
-        """When the settings were last read again, and whether they were taken; ``None``: never."""
+    def last_reload(self) -> LastReload:
+        """When the settings were last read again, and whether they were taken."""
         return self._reloading.last
 
     def reload(self) -> None:
@@ -194,32 +199,48 @@ class Server:
         left = self._stop_by + grace - REAP_SECONDS - time.monotonic()
         return max(MIN_FLUSH_SECONDS, min(grace, left))
 
-    def statistics(self) -> Mapping[str, Any]:
-        """Count what ``status`` shows: name -> number or text."""
-        records = self._sink.statistics()
+    def status(self) -> Mapping[str, Any]:
+        """Say how the server is: name -> number or text."""
+        return show_status(self.statistics())
+
+    def statistics(self) -> Statistics:
+        """Count what ``status`` and the metrics show."""
         hashing, children = self._hashing.statistics(), self._children.statistics()
-        sharing = self._sharing.statistics()
+        results = self._reception.results
+        return Statistics(
+            version=self._version,
+            settings=self._reception.epoch.digest,
+            uptime_seconds=int(time.monotonic() - self._started),
+            last_reload=self.last_reload,
+            clients=self._admission.clients,
+            admitted=results["admitted"],
+            gone={reason: count for reason, count in results.items() if reason != "admitted"},
+            refused=self._admission.refused,
+            tally=self._shared.tally,
+            running={
+                "hashing": hashing.running,
+                "children": children.running,
+                "followers": self._followers.running,
+            },
+            waiting={"hashing": hashing.waiting, "children": children.waiting},
+            places=self._places(),
+            hung=self._threads.hung(),
+            hashed_bytes=self._hashing.hashed_bytes,
+            sharing=self._sharing.statistics(),
+            pending_bytes=self._shared.budget.bytes,
+            records=self._sink.statistics(),
+        )
+
+    def _places(self) -> Mapping[str, int]:
+        """Tell how much there may be of what is limited for all clients together."""
         return {
-            "version": self._version,
-            "uptime_seconds": int(time.monotonic() - self._started),
-            "clients": self._admission.clients,
-            "max_clients": self._admission.max_clients,
-            "refused": sum(self._admission.refused.values()),
-            **{f"refused_{reason}": count for reason, count in sorted(self._admission.refused.items())},
-            **{f"commands_{outcome}": count for outcome, count in sorted(self._shared.outcomes.items())},
-            "hashing_running": hashing.running,
-            "hashing_waiting": hashing.waiting,
-            "children_running": children.running,
-            "children_waiting": children.waiting,
-            "reads_hung": self._threads.hung(),
-            "followers": self._followers.running,
-            "runs": sharing.running,
-            "runs_waiting": sharing.waiting,
-            "sharers": sharing.sharers,
-            "pending_bytes": self._shared.budget.bytes,
-            "records_written": records.written,
-            "records_lost": records.lost,
-            "records_queued": records.queued,
+            "clients": self._admission.max_clients,
+            "clients_per_address": self._settings.server.max_clients_per_address,
+            "hashing": self._hashing.max_threads,
+            "children": self._children.places,
+            "followers": self._settings.limits.followers,
+            "waiting": self._settings.limits.waiting,
+            "pending_bytes": self._settings.limits.total_pending_bytes,
         }
 
     @property
@@ -240,16 +261,19 @@ class Server:
             shared: with the limits of these settings.
             number: of the settings since the start.
         """
+        commands = {**COMMANDS, **program_rows(settings.programs, self._programs)}
+        shared.tally.know(commands)
         whole = Surroundings(
             settings,
             self._hashing.under(settings.comphash, prepared.roots.take().open_regular),
             self._logs,
-            self.statistics,
-            {**COMMANDS, **program_rows(settings.programs, self._programs)},
+            self.status,
+            commands,
             followers=self._followers,
             sharing=SharingUnder(self._sharing, number),
         )
-        return Epoch(settings, shared, Access(settings.grants), Tables(whole), prepared.tls)
+        access = Access(settings.grants)
+        return Epoch(settings, digest_settings(settings), shared, access, Tables(whole), prepared.tls)
 
     def _renew(self, prepared: Prepared) -> None:
         """Put other settings in force: what is begun later is under them, and nothing between."""
@@ -302,6 +326,8 @@ class Server:
         """Accept clients until told to stop, and begin to say goodbye to them."""
         listeners = Listeners(self._settings.server, self._log, self._reception.handle, self._inherited)
         async with listeners.open(connections) as port:
+            if self._metrics is not None:
+                await helpers.start(self._metrics.run)
             self._record_start()
             self._notifier.ready(self._describe())
             helpers.start_soon(self._notifier.run, self._describe)
@@ -312,6 +338,20 @@ class Server:
         self._log.record(events.STOPPING, closed=listeners.closed, reason=self.stop_reason)
         self._reception.stop()
         helpers.start_soon(self._lose_patience)
+
+    def _make_metrics(self) -> MetricsServer | None:
+        """Make what answers scrapes, if that is wanted."""
+        if not self._settings.metrics.port:
+            return None
+        from trio_cmd.server.exposition import Exposition  # noqa: PLC0415 - the library is an extra's
+
+        return MetricsServer(
+            self._settings.metrics, self._may_scrape, Exposition(self.statistics).render, self._log
+        )
+
+    def _may_scrape(self, address: Address) -> bool:
+        """Tell whether the metrics are for somebody at an address, by the grants in force."""
+        return self._reception.epoch.access.may_scrape(address)
 
     async def _lose_patience(self) -> None:
         """Cut the clients that are not done when the time to stop has passed."""

@@ -35,6 +35,7 @@ from trio_cmd.server.identity import ClientIdentity, Tables
 from trio_cmd.server.pressure import wait_while
 from trio_cmd.server.replies import Budget, ReplyQueue
 from trio_cmd.server.sending import Sender
+from trio_cmd.server.tally import Tally
 from trio_cmd.server.trail import Asked, Trail, show_line
 from trio_cmd.server.workers import Job, Workers
 from trio_cmd.settings import Limits
@@ -73,7 +74,7 @@ class Shared:
         sink: where records go; clients wait for it.
         hangups: watches connections nobody reads from.
         budget: of all unwritten answers.
-        outcomes: how many commands had which outcome so far.
+        tally: counts the commands.
         flooding: decides which unknown commands are recorded by themselves.
         failing: slow commands that fail take turns: one in each pass of the event loop.
     """
@@ -82,7 +83,7 @@ class Shared:
     sink: Sink
     hangups: Hangups
     budget: Budget
-    outcomes: dict[str, int]
+    tally: Tally
     flooding: Flooding
     failing: trio.Lock = field(default_factory=trio.Lock)
 
@@ -149,7 +150,7 @@ class Session:
         self._identity = identity
         self._stream = stream
         self._shared = shared
-        self._trail = Trail(log, shared.outcomes)
+        self._trail = Trail(log, shared.tally)
         self._lines = LineReader(limits.line_bytes)
         self._replies = ReplyQueue(limits.pending_replies, limits.pending_bytes, shared.budget)
         self._sender = Sender(stream, self._replies, self._changed, self._lose)

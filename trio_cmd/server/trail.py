@@ -8,6 +8,7 @@ from trio_cmd.errors import ClientFault, CommandFailed, Internal
 from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, events
 from trio_cmd.records.events import Level, record_fault, record_quiet_fault
+from trio_cmd.server.tally import Tally
 from trio_cmd.tokens import AUTH_SHOWN, is_auth
 from trio_cmd.wire.messages import Form, Reply, Request, format_reply
 
@@ -39,14 +40,14 @@ class Trail:
 
     Args:
         log: bound to the connection.
-        outcomes: how many commands of all clients had which outcome; added to.
+        tally: counts the commands of all clients.
     """
 
-    __slots__ = ("_log", "_outcomes")
+    __slots__ = ("_log", "_tally")
 
-    def __init__(self, log: EventLogger, outcomes: dict[str, int]) -> None:
+    def __init__(self, log: EventLogger, tally: Tally) -> None:
         self._log = log
-        self._outcomes = outcomes
+        self._tally = tally
 
     def received(self, asked: Asked) -> None:
         """Record that a line was received."""
@@ -78,6 +79,8 @@ class Trail:
         answer = format_reply(reply, reply.form or asked.form, asked.number, name, seconds)
         outcome = "ok" if reply.error is None else reply.error.code
         facts = reply.record if shared is None else {"shared": shared, **reply.record}
+        if shared:
+            self._tally.shared += 1
         self._completed(asked, outcome, _level(reply.error), seconds, streamed_bytes + len(answer), facts)
         return answer
 
@@ -85,9 +88,8 @@ class Trail:
         """Write the answer to a line that only a sum of the record tells of; its outcome is counted."""
         assert asked.request is not None
         assert reply.error is not None
-        code = reply.error.code
-        self._outcomes[code] = self._outcomes.get(code, 0) + 1
         seconds = time.perf_counter() - asked.began
+        self._tally.add(asked.request.name, reply.error.code, seconds)
         return format_reply(reply, asked.form, asked.number, asked.request.name, seconds)
 
     def unanswered(self, asked: Asked) -> None:
@@ -109,7 +111,7 @@ class Trail:
     def _completed(
         self, asked: Asked, outcome: str, level: Level, seconds: float, size: int, facts: Mapping[str, Any]
     ) -> None:
-        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
+        self._tally.add(None if asked.request is None else asked.request.name, outcome, seconds)
         command, arguments = _spell(asked)
         self._log.record(
             events.COMMAND_COMPLETED,

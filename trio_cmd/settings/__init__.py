@@ -34,6 +34,7 @@ from trio_cmd.settings.layers import (
 )
 from trio_cmd.settings.named import convert_logs, convert_programs
 from trio_cmd.settings.origins import find_origins
+from trio_cmd.settings.scraping import METRICS, check_metrics, check_metrics_host
 from trio_cmd.settings.toml import write_toml
 from trio_cmd.settings.values import (
     ALGORITHMS,
@@ -42,6 +43,7 @@ from trio_cmd.settings.values import (
     Limits,
     Log,
     Logging,
+    Metrics,
     Program,
     ServerSettings,
     Settings,
@@ -52,12 +54,14 @@ __all__ = [
     "ALGORITHMS",
     "DEFAULT_PATH",
     "FLAGS",
+    "METRICS",
     "Comphash",
     "Grant",
     "Layer",
     "Limits",
     "Log",
     "Logging",
+    "Metrics",
     "Program",
     "ServerSettings",
     "Settings",
@@ -81,6 +85,7 @@ _SECTIONS: Mapping[str, type[Struct]] = {
     "logging": Logging,
     "comphash": Comphash,
     "tls": Tls,
+    "metrics": Metrics,
 }
 # The keys of these are the operator's.
 _NAMED = ("logs", "programs", "grants")
@@ -100,6 +105,7 @@ def load(
         SettingsError: with every fault of every layer, one line each.
     """
     faults: list[str] = []
+    commands = (*commands, METRICS)
     sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     logs: dict[str, Log] = {}
     programs: Mapping[str, Program] = {}
@@ -119,7 +125,7 @@ def load(
     faults = check_commands(settings.grants, [*commands, *programs])
     for judged in [settings] if in_force is None else [settings, keep_listeners(settings, in_force)]:
         found = check_exposure(judged, are_roots_set="roots" in sections["comphash"])
-        faults += [fault for fault in found if fault not in faults]
+        faults += [fault for fault in [*found, *check_metrics(judged)] if fault not in faults]
     if faults:
         raise SettingsError(faults)
     return settings
@@ -179,6 +185,7 @@ _CHECKS: Mapping[str, Callable[[Any], None]] = {
     "server.host": check_host,
     "server.unix_socket": check_unix_socket,
     "logging.file": _check_log_file,
+    "metrics.host": check_metrics_host,
     "comphash.roots": _check_roots,
 }
 """What is looked at besides the type: dotted path -> raises ValueError with what was expected."""

@@ -18,6 +18,7 @@ __all__ = ["changed_keys", "keep_listeners"]
 _LISTENERS: Mapping[str, Sequence[str]] = {
     "server": ("host", "port", "unix_socket"),
     "logging": ("file",),
+    "metrics": ("port", "host"),
 }
 
 

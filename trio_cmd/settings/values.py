@@ -18,6 +18,7 @@ __all__ = [
     "Limits",
     "Log",
     "Logging",
+    "Metrics",
     "Program",
     "ServerSettings",
     "Settings",
@@ -125,6 +126,13 @@ class Tls(Struct, frozen=True, kw_only=True):
     client_ca: str = ""  # clients must have a certificate of it
 
 
+class Metrics(Struct, frozen=True, kw_only=True):
+    """Where Prometheus may scrape."""
+
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0  # 0: off
+    host: str = "127.0.0.1"
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings, checked."""
 
@@ -136,3 +144,4 @@ class Settings(Struct, frozen=True, kw_only=True):
     programs: Mapping[str, Program] = {}
     grants: tuple[Grant, ...] = ()  # none: loopback and the unix socket may run everything
     tls: Tls = Tls()
+    metrics: Metrics = Metrics()

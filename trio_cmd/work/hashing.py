@@ -48,6 +48,13 @@ def _tell_nobody(done: int, total: int) -> None:
     """Keep to oneself how far it is."""
 
 
+@dataclass(slots=True)
+class _Count:
+    """What is counted for all settings together."""
+
+    bytes: int = 0
+
+
 class Hashing:
     """The hashing of files, so many at once.
 
@@ -73,6 +80,12 @@ class Hashing:
         self._places = FairLimiter(count_threads(settings), waiting_room)
         self._threads = threads or DiskThreads()
         self._progress = ProgressTeller()
+        self._hashed = _Count()
+
+    @property
+    def hashed_bytes(self) -> int:
+        """How many bytes of files have got a digest, under all settings together."""
+        return self._hashed.bytes
 
     @property
     def max_threads(self) -> int:
@@ -118,7 +131,9 @@ class Hashing:
         async with self._places.place(client):
             begun()
             with self._limit("comphash", self._settings.seconds), self._progress.telling(tell) as progress:
-                return await self._threads.run(path, lambda: self._digest(path, algorithm, progress))
+                digest = await self._threads.run(path, lambda: self._digest(path, algorithm, progress))
+        self._hashed.bytes += digest.bytes
+        return digest
 
     def statistics(self) -> LimiterStatistics:
         """Count what runs and what waits."""
