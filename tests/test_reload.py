@@ -312,6 +312,25 @@ def test_the_roots_of_the_start_are_let_go_as_well(start: StartProgram, tmp_path
     assert it.program.descriptors() <= descriptors + 1  # one may be open in this moment
 
 
+def test_status_says_what_is_in_force_and_how_the_last_reload_went(it: Reloadable) -> None:
+    """Monitoring sees that a change has been taken, or has been refused since."""
+
+    def status() -> dict[str, str]:
+        lines = it.program.ask(b"status\n").decode().splitlines()[1:-1]
+        return dict(line.split(": ", 1) for line in lines)
+
+    before = status()
+    it.reload('[limits]\nfollowers = 5\n[programs.new]\nargv = ["/bin/true"]\n')
+    it.program.ask(b"new\n")
+    after = status()
+    assert after["settings"] != before["settings"]
+    assert after["last_reload"].endswith("Z succeeded")
+    it.reload("[limits]\nfollowers = -5\n")
+    refused = status()
+    assert refused["settings"] == after["settings"]
+    assert refused["last_reload"].endswith("Z refused")
+
+
 VARIANT = """
 [logs]
 main = {{ file = "{folder}/log" }}

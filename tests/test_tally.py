@@ -36,3 +36,17 @@ def test_no_word_of_a_client_makes_a_row(names: list[bytes]) -> None:
         tally.add(name, "unknown-command", 0.0)
     assert [name for name, _ in tally.rows()] == [*(name.decode() for name in COMMANDS), UNKNOWN]
     assert tally.outcomes().get("unknown-command", 0) == len(names)
+
+
+def test_a_command_that_is_new_is_counted_by_its_name_and_no_count_is_lost() -> None:
+    """After a reload the curves of the old commands go on, and those of the new ones begin."""
+    tally = Tally([b"ping"])
+    tally.add(b"ping", "ok", 0)
+    tally.add(b"uptime", "unknown-command", 0)
+    tally.know([b"ping", b"uptime"])
+    tally.add(b"uptime", "ok", 0)
+    assert {name: row.outcomes for name, row in tally.rows()} == {
+        "ping": {"ok": 1},
+        "uptime": {"ok": 1},
+        "unknown": {"unknown-command": 1},
+    }
