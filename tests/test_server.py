@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from trio_cmd.records.render import render_json
 from trio_cmd.records.sink import SinkStatistics
 from trio_cmd.server import admission, listeners, reception, server
 from trio_cmd.server.server import Server
+from trio_cmd.server.systemd import Notifier
 from trio_cmd.settings import Grant, Limits, Log, ServerSettings, Settings
 from trio_cmd.wire.stream import PlainStream, SocketStream
 from trio_cmd.work.roots import Roots
@@ -381,3 +383,29 @@ async def test_a_server_that_was_given_nothing_to_read_refuses_to_reload() -> No
         it.server.reload()
         await it.sink.wait_for("stopping")
     assert len(it.sink.actions("reload-refused")) == 1
+
+
+async def test_a_stop_in_the_middle_of_a_reload_is_not_followed_by_ready() -> None:
+    """Systemd would take a server that ends for one that has come up again."""
+    told: list[str] = []
+    disk, is_read = threading.Event(), trio.Event()
+
+    class Told(Notifier):
+        def ready(self, status: str) -> None:
+            told.append("ready")
+
+        def reloading(self) -> None:
+            told.append("reloading")
+            is_read.set()
+
+        def stopping(self, status: str) -> None:
+            told.append("stopping")
+
+    async with running() as it:
+        it.server._reloading._read = lambda in_force: disk.wait(20)  # type: ignore[assignment, return-value]
+        it.server._reloading.began = Told({}, it.server._log).reloading
+        it.server._notifier = Told({}, it.server._log)
+        it.server.reload()
+        await is_read.wait()
+    disk.set()
+    assert told == ["reloading", "stopping"]
