@@ -1,9 +1,12 @@
 """The handshakes under way: how long, how many, and whose is ended."""
 
+import contextlib
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -11,8 +14,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from certificates import DAY, NOW, Certificates
 from trio_cmd.addresses import parse_address
+from trio_cmd.server import tls
 from trio_cmd.server.handshakes import HANDSHAKE_SECONDS, Handshakes, TlsDoor
-from trio_cmd.server.tls import make_context
+from trio_cmd.server.tls import read_certificate
 from trio_cmd.settings import Tls
 from trio_cmd.wire.stream import SocketStream
 from trio_cmd.wire.tls import HandshakeFailed
@@ -187,7 +191,7 @@ async def at_the_door(
     files = Tls(
         certificate=certificates.server_certificate, key=certificates.server_key, client_ca=certificates.ca
     )
-    context = make_context(files)
+    context = read_certificate(files)
     assert context is not None
     with trio.fail_after(20):
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -266,3 +270,52 @@ async def test_a_certificate_that_ran_out_since_the_first_connection_opens_nothi
         nursery.start_soon(client.do_handshake)
         with pytest.raises(HandshakeFailed, match="certificate has expired"):
             await door.open(served, HOME)
+
+
+async def test_clients_are_not_remembered_without_end(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that comes back and back, with the longest chain allowed, takes no memory that stays."""
+    monkeypatch.setattr(tls, "MAX_REMEMBERED_SESSIONS", 5)
+    certificate = read_certificate(
+        Tls(certificate=certificates.server_certificate, key=certificates.server_key)
+    )
+    assert certificate is not None
+    client_context = certificates.client_context(version=ssl.TLSVersion.TLSv1_2)
+    used: list[ssl.SSLContext] = []
+    for _ in range(12):
+        context = certificate.context()
+        used.append(context)
+        shake_in_memory(context, client_context)
+    assert [used.count(context) for context in dict.fromkeys(used)] == [5, 5, 2]
+
+
+def shake_in_memory(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    """Hold a whole handshake without a socket, and end it well: only then OpenSSL remembers it."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    client = client_context.wrap_bio(to_client, to_server, server_hostname="localhost")
+    for end in (client, server, client, server, client):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        server.unwrap()
+
+
+@pytest.mark.parametrize("has_memory_files", [True, False])
+def test_renewed_files_are_not_read_before_they_are_asked_for(
+    has_memory_files: bool, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that is being replaced, or has become unreadable, stops no client."""
+    if not has_memory_files:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    files = {"certificate": tmp_path / "certificate", "key": tmp_path / "key", "client_ca": tmp_path / "ca"}
+    files["certificate"].write_bytes(Path(certificates.server_certificate).read_bytes())
+    files["key"].write_bytes(Path(certificates.server_key).read_bytes())
+    files["key"].chmod(0o600)
+    files["client_ca"].write_bytes(Path(certificates.ca).read_bytes())
+    certificate = read_certificate(Tls(**{name: str(path) for name, path in files.items()}))
+    assert certificate is not None
+    for path in files.values():
+        path.unlink()
+    assert certificate._make_context().verify_mode is ssl.CERT_REQUIRED

@@ -5,7 +5,6 @@ import contextlib
 import gc
 import os
 import select
-import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -22,7 +21,7 @@ from trio_cmd.records.stdlib import route_stdlib
 from trio_cmd.server.descriptors import hold_standard_descriptors
 from trio_cmd.server.server import Server
 from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, note_signals, obey_signals
-from trio_cmd.server.tls import make_context
+from trio_cmd.server.tls import ServerCertificate, read_certificate
 from trio_cmd.settings import (
     DEFAULT_PATH,
     FLAGS,
@@ -88,7 +87,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     args = _parser().parse_args(arguments)
     try:
         settings = _load_settings(args, environ)
-        tls = make_context(settings.tls)
+        tls = read_certificate(settings.tls)
         roots = Roots(settings.comphash.roots)
     except SettingsError as error:
         return _say(EXIT_SETTINGS, *error.faults)
@@ -99,7 +98,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
             return EXIT_OK
         if STANDARD_OUTPUT in closed:
             _complain(EXIT_OK, "standard output is closed: nothing is recorded")
-        return _serve(settings, roots, tls)
+        return _serve(settings, roots, tls, is_process=argv is None)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -211,10 +210,10 @@ def _check_user(settings: Settings, *, is_root_allowed: bool) -> None:
         raise SettingsError([f"{where}; start as another user, or say --allow-root"])
 
 
-def _serve(settings: Settings, roots: Roots, tls: ssl.SSLContext | None) -> int:
+def _serve(settings: Settings, roots: Roots, tls: ServerCertificate | None, *, is_process: bool) -> int:
     """Serve until told to stop, and see the last records out."""
     log, sink = open_records(settings.logging, STANDARD_OUTPUT)
-    with note_signals() as noted, route_stdlib(log):
+    with note_signals(is_last=is_process) as noted, route_stdlib(log):
         log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
         server = Server(settings, log, sink, __version__, roots, tls)
         code = _run(server, log, settings.limits.stop_seconds, noted)

@@ -6,7 +6,6 @@ own, and a client that finishes, in a few milliseconds, is hardly ever met.
 """
 
 import contextlib
-import ssl
 import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 import trio
 
 from trio_cmd.addresses import Address, address_key, is_local
-from trio_cmd.server.tls import is_in_time
+from trio_cmd.server.tls import ServerCertificate, is_in_time
 from trio_cmd.wire.stream import ClientStream, drain
 from trio_cmd.wire.tls import HandshakeFailed, TlsStream
 
@@ -121,12 +120,12 @@ class TlsDoor:
     """Makes TLS connections of plain ones.
 
     Args:
-        context: of the server's certificate.
+        certificate: what the server shows.
         max_clients: of the server.
     """
 
-    def __init__(self, context: ssl.SSLContext, max_clients: int) -> None:
-        self._context = context
+    def __init__(self, certificate: ServerCertificate, max_clients: int) -> None:
+        self._certificate = certificate
         self._handshakes = Handshakes(max_clients)
 
     async def open(self, stream: ClientStream, address: Address) -> TlsStream:
@@ -142,7 +141,7 @@ class TlsDoor:
 
         Cancel: the stream can only be closed.
         """
-        tls = TlsStream(stream, self._context)
+        tls = TlsStream(stream, self._certificate.context())
         with self._handshakes.limited(address) as unfinished:
             try:
                 await tls.handshake()

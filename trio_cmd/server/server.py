@@ -5,7 +5,6 @@ further in is stopped first, and finds everything it needs still there.
 """
 
 import os
-import ssl
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -30,6 +29,7 @@ from trio_cmd.server.listeners import Listeners
 from trio_cmd.server.reception import SYSTEM, Reception
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.session import Shared
+from trio_cmd.server.tls import ServerCertificate
 from trio_cmd.settings import Settings
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
@@ -68,7 +68,7 @@ class Server:
         sink: Sink,
         version: str,
         roots: Roots,
-        tls: ssl.SSLContext | None = None,
+        tls: ServerCertificate | None = None,
     ) -> None:
         self._settings = settings
         self._log = log
