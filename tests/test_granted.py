@@ -193,6 +193,27 @@ def test_a_certificate_can_be_granted_only_where_it_is_asked_for() -> None:
     ]
 
 
+def test_a_pattern_is_no_name_of_a_certificate() -> None:
+    """It would match nobody, and its author would go on to look for the fault elsewhere."""
+    assert faults_of(grant(certificate="*.example")) == [
+        (
+            "x: grants.monitoring.certificate: expected one DNS name or URI; "
+            "it is compared as a whole, so a * matches nothing"
+        )
+    ]
+
+
+def test_every_bad_address_of_a_grant_is_told() -> None:
+    """All faults at once: nobody starts five times for five slips."""
+    assert faults_of(grant(addresses=["ten", "10.0.0.0/8", "10.0.0.1/8"])) == [
+        f"x: grants.monitoring.addresses: {NO_NETWORK}",
+        (
+            "x: grants.monitoring.addresses: 10.0.0.1/8 has bits behind the network; "
+            "write 10.0.0.0/8 or 10.0.0.1"
+        ),
+    ]
+
+
 @pytest.mark.parametrize("tls", [{"certificate": "/c"}, {"key": "/k"}])
 def test_a_certificate_and_its_key_belong_together(tls: object) -> None:
     """Half of it would be no TLS at all."""

@@ -1,9 +1,12 @@
 """The handshakes under way: how long, how many, and whose is ended."""
 
+import contextlib
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -11,8 +14,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from certificates import DAY, NOW, Certificates
 from trio_cmd.addresses import parse_address
+from trio_cmd.server import tls
 from trio_cmd.server.handshakes import HANDSHAKE_SECONDS, Handshakes, TlsDoor
-from trio_cmd.server.tls import make_context
+from trio_cmd.server.tls import ServerCertificate, read_certificate
 from trio_cmd.settings import Tls
 from trio_cmd.wire.stream import SocketStream
 from trio_cmd.wire.tls import HandshakeFailed
@@ -182,13 +186,13 @@ Client = trio.SSLStream[trio.SocketStream]
 @asynccontextmanager
 async def at_the_door(
     certificates: Certificates, certificate: str = ""
-) -> AsyncIterator[tuple[Client, SocketStream, TlsDoor, ssl.SSLContext]]:
+) -> AsyncIterator[tuple[Client, SocketStream, TlsDoor, ServerCertificate]]:
     """A client of TLS 1.3 and a door where certificates are asked for; bounded in time."""
     files = Tls(
         certificate=certificates.server_certificate, key=certificates.server_key, client_ca=certificates.ca
     )
-    context = make_context(files)
-    assert context is not None
+    shown = read_certificate(files)
+    assert shown is not None
     with trio.fail_after(20):
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         async with listener:
@@ -197,16 +201,16 @@ async def at_the_door(
         client_context = certificates.client_context(certificate, version=ssl.TLSVersion.TLSv1_3)
         async with sock, served:
             client = trio.SSLStream(sock, client_context, server_hostname="localhost")
-            yield client, served, TlsDoor(100), context
+            yield client, served, TlsDoor(100), shown
 
 
 async def test_a_refused_client_that_goes_on_sending_is_not_reset(certificates: Certificates) -> None:
     """By TLS 1.3 a client sends before it knows that it was refused; a reset could take its alert away."""
-    async with at_the_door(certificates) as (client, served, door, context), trio.open_nursery() as nursery:
+    async with at_the_door(certificates) as (client, served, door, shown), trio.open_nursery() as nursery:
 
         async def serve() -> None:
             with pytest.raises(HandshakeFailed, match="peer did not return a certificate"):
-                await door.open(served, HOME, context)
+                await door.open(served, HOME, shown)
             await served.aclose()
 
         nursery.start_soon(serve)
@@ -227,11 +231,11 @@ async def test_a_refused_client_that_does_not_leave_is_closed(
 ) -> None:
     """An alert is given a second to arrive, and no more."""
     monkeypatch.setattr("trio_cmd.server.handshakes.ALERT_SECONDS", 0.05)
-    async with at_the_door(certificates) as (client, served, door, context), trio.open_nursery() as nursery:
+    async with at_the_door(certificates) as (client, served, door, shown), trio.open_nursery() as nursery:
         nursery.start_soon(client.do_handshake)
         began = trio.current_time()
         with pytest.raises(HandshakeFailed, match="peer did not return a certificate"):
-            await door.open(served, HOME, context)
+            await door.open(served, HOME, shown)
         assert trio.current_time() - began < HANDSHAKE_SECONDS / 2
 
 
@@ -240,7 +244,7 @@ async def test_a_refused_client_keeps_its_reason_when_the_server_stops(
 ) -> None:
     """The record says what was wrong with it, not what happened meanwhile."""
     monkeypatch.setattr("trio_cmd.server.handshakes.ALERT_SECONDS", 100)
-    async with at_the_door(certificates) as (client, served, door, context), trio.open_nursery() as nursery:
+    async with at_the_door(certificates) as (client, served, door, shown), trio.open_nursery() as nursery:
 
         async def stop() -> None:
             await client.do_handshake()
@@ -249,7 +253,7 @@ async def test_a_refused_client_keeps_its_reason_when_the_server_stops(
 
         nursery.start_soon(stop)
         with pytest.raises(HandshakeFailed, match="peer did not return a certificate"):
-            await door.open(served, HOME, context)
+            await door.open(served, HOME, shown)
 
 
 async def test_a_certificate_that_ran_out_since_the_first_connection_opens_nothing(
@@ -260,9 +264,58 @@ async def test_a_certificate_that_ran_out_since_the_first_connection_opens_nothi
     later = time.time() + 2 * DAY.total_seconds()
     monkeypatch.setattr("trio_cmd.server.handshakes.time.time", lambda: later)
     async with (
-        at_the_door(certificates, certificate) as (client, served, door, context),
+        at_the_door(certificates, certificate) as (client, served, door, shown),
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(client.do_handshake)
         with pytest.raises(HandshakeFailed, match="certificate has expired"):
-            await door.open(served, HOME, context)
+            await door.open(served, HOME, shown)
+
+
+async def test_clients_are_not_remembered_without_end(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that comes back and back, with the longest chain allowed, takes no memory that stays."""
+    monkeypatch.setattr(tls, "MAX_REMEMBERED_SESSIONS", 5)
+    certificate = read_certificate(
+        Tls(certificate=certificates.server_certificate, key=certificates.server_key)
+    )
+    assert certificate is not None
+    client_context = certificates.client_context(version=ssl.TLSVersion.TLSv1_2)
+    used: list[ssl.SSLContext] = []
+    for _ in range(12):
+        context = certificate.context()
+        used.append(context)
+        shake_in_memory(context, client_context)
+    assert [used.count(context) for context in dict.fromkeys(used)] == [5, 5, 2]
+
+
+def shake_in_memory(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    """Hold a whole handshake without a socket, and end it well: only then OpenSSL remembers it."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    client = client_context.wrap_bio(to_client, to_server, server_hostname="localhost")
+    for end in (client, server, client, server, client):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        server.unwrap()
+
+
+@pytest.mark.parametrize("has_memory_files", [True, False])
+def test_renewed_files_are_not_read_before_they_are_asked_for(
+    has_memory_files: bool, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that is being replaced, or has become unreadable, stops no client."""
+    if not has_memory_files:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    files = {"certificate": tmp_path / "certificate", "key": tmp_path / "key", "client_ca": tmp_path / "ca"}
+    files["certificate"].write_bytes(Path(certificates.server_certificate).read_bytes())
+    files["key"].write_bytes(Path(certificates.server_key).read_bytes())
+    files["key"].chmod(0o600)
+    files["client_ca"].write_bytes(Path(certificates.ca).read_bytes())
+    certificate = read_certificate(Tls(**{name: str(path) for name, path in files.items()}))
+    assert certificate is not None
+    for path in files.values():
+        path.unlink()
+    assert certificate._make_context().verify_mode is ssl.CERT_REQUIRED

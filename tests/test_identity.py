@@ -17,7 +17,7 @@ from trio_cmd.escape import escape
 from trio_cmd.records import flood
 from trio_cmd.server import session
 from trio_cmd.server.access import Access, Visitor
-from trio_cmd.settings import Grant
+from trio_cmd.settings import Grant, Limits
 from trio_cmd.tokens import digest_token, make_token
 from trio_cmd.wire.messages import Reply
 
@@ -199,6 +199,19 @@ async def test_files_that_are_missing_do_not_count(autojump_clock: trio.abc.Cloc
         for _ in range(30):
             assert b"An error occured" in await conversation.say(b"missing\n")
         assert await conversation.say(b"ping\n") == b"pong\n"
+
+
+async def test_a_line_that_was_held_back_is_not_run_after_the_end(autojump_clock: trio.abc.Clock) -> None:
+    """What ends the conversation while the reader waits ends it before the next line."""
+    limits = Limits(pending_replies=2)
+    async with conversing(limits, more_commands=FAIL) as conversation:
+        await conversation.client.send_all(b"slow a\nslow b\nping\n")
+        assert await conversation.heard() == b""
+        conversation.session._end("idle")
+        conversation.slow.finish("a")
+        conversation.slow.finish("b")
+        assert await conversation.heard_all() == b"slow a is done\nslow b is done\nIdle for 300 s. bye !\n"
+    assert conversation.session.requests == 2
 
 
 # What was judged is what ran

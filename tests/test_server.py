@@ -221,7 +221,7 @@ async def test_a_refused_client_that_does_not_wait_is_recorded_as_reset() -> Non
     with trio.socket.from_stdlib_socket(one) as sock:
         stream = SocketStream(cast("Any", _SocketOnly(sock)))
         log = it.server._log.bind(client="127.0.0.1")
-        await it.server._reception._receive(stream, LOCAL, log, log)
+        await it.server._reception._receive(stream, LOCAL, log)
     assert [r["reason"] for r in it.sink.actions("client-lost")] == ["reset"]
 
 
@@ -279,7 +279,7 @@ async def test_a_client_accepted_in_the_moment_of_stopping_is_told_too() -> None
     client, end = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         log = it.server._log.bind(client="127.0.0.1")
-        nursery.start_soon(it.server._reception._receive, PlainStream(end), LOCAL, log, log)
+        nursery.start_soon(it.server._reception._receive, PlainStream(end), LOCAL, log)
         assert await client.receive_some() == b"Server is stopping. bye !\n"
         await client.aclose()
 

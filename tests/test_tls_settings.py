@@ -8,13 +8,13 @@ from msgspec.structs import replace
 
 from certificates import Certificates
 from trio_cmd.errors import SettingsError
-from trio_cmd.server.tls import is_in_time, make_context, peer_names
+from trio_cmd.server.tls import is_in_time, peer_names, read_certificate
 from trio_cmd.settings import Tls
 
 
 def faults(files: Tls) -> list[str]:
     with pytest.raises(SettingsError) as caught:
-        make_context(files)
+        read_certificate(files)
     return caught.value.faults
 
 
@@ -37,13 +37,13 @@ def junk(tmp_path: Path) -> str:
 
 def test_without_files_there_is_no_tls() -> None:
     """TLS is for those who ask for it."""
-    assert make_context(Tls()) is None
+    assert read_certificate(Tls()) is None
 
 
 def test_good_files_are_good(good: Tls) -> None:
     """With and without clients that must be known."""
-    assert make_context(good) is not None
-    assert make_context(replace(good, client_ca="")) is not None
+    assert read_certificate(good) is not None
+    assert read_certificate(replace(good, client_ca="")) is not None
 
 
 def test_all_missing_files_are_told_at_once(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_key_is_not_for_everybody(good: Tls, tmp_path: Path, mode: int, is_goo
     key.chmod(mode)
     good = replace(good, key=str(key))
     if is_good:
-        assert make_context(good)
+        assert read_certificate(good)
     else:
         (fault,) = faults(good)
         assert fault.startswith(f"tls.key: '{key}': others than its owner")

@@ -25,7 +25,7 @@ from trio_cmd.server.inherited import Inherited, inherited_sockets, settings_of
 from trio_cmd.server.server import Server
 from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, note_signals, obey_signals
 from trio_cmd.server.systemd import Notifier, take_variables
-from trio_cmd.server.tls import make_context
+from trio_cmd.server.tls import read_certificate
 from trio_cmd.settings import (
     DEFAULT_PATH,
     FLAGS,
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None, environ: MutableMapping[str, str] = 
             notifier=notifier,
             read=partial(_prepare, args, environ, sockets),
         )
-        return _serve(make_server, log, sink)
+        return _serve(make_server, log, sink, is_process=argv is None)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -217,7 +217,7 @@ def _prepare(
         SettingsError: what is wrong.
     """
     settings, _ = _load_settings(args, environ, sockets, in_force)
-    tls = make_context(settings.tls)
+    tls = read_certificate(settings.tls)
     return Prepared(settings, Roots(settings.comphash.roots), tls)
 
 
@@ -290,9 +290,9 @@ def _check_user(settings: Settings, *, is_root_allowed: bool) -> None:
         raise SettingsError([f"{where}; start as another user, or say --allow-root"])
 
 
-def _serve(make_server: Callable[[], Server], log: EventLogger, sink: Sink) -> int:
+def _serve(make_server: Callable[[], Server], log: EventLogger, sink: Sink, *, is_process: bool) -> int:
     """Serve until told to stop, and see the last records out."""
-    with note_signals() as noted, route_stdlib(log):
+    with note_signals(is_last=is_process) as noted, route_stdlib(log):
         log.record(events.LOG_OPENED, version=__version__, pid=os.getpid())
         server = make_server()
         code = _run(server, log, noted)

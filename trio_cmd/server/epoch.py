@@ -4,12 +4,12 @@ The server holds one at a time and replaces it in one assignment.  What a client
 surroundings it was asked in; whatever is asked later is given those of the new value.
 """
 
-import ssl
 from dataclasses import dataclass
 
 from trio_cmd.server.access import Access
 from trio_cmd.server.identity import Tables
 from trio_cmd.server.session import Shared
+from trio_cmd.server.tls import ServerCertificate
 from trio_cmd.settings import Settings
 from trio_cmd.work.roots import Roots
 
@@ -28,7 +28,7 @@ class Prepared:
 
     settings: Settings
     roots: Roots
-    tls: ssl.SSLContext | None = None
+    tls: ServerCertificate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +49,4 @@ class Epoch:
     shared: Shared
     access: Access
     tables: Tables
-    tls: ssl.SSLContext | None
+    tls: ServerCertificate | None

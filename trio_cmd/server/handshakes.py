@@ -6,7 +6,6 @@ own, and a client that finishes, in a few milliseconds, is hardly ever met.
 """
 
 import contextlib
-import ssl
 import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 import trio
 
 from trio_cmd.addresses import Address, address_key, is_local
-from trio_cmd.server.tls import is_in_time
+from trio_cmd.server.tls import ServerCertificate, is_in_time
 from trio_cmd.wire.stream import ClientStream, drain
 from trio_cmd.wire.tls import HandshakeFailed, TlsStream
 
@@ -135,13 +134,13 @@ class TlsDoor:
         """Allow another number of handshakes at once from now on."""
         self._handshakes.resize(max_clients)
 
-    async def open(self, stream: ClientStream, address: Address, context: ssl.SSLContext) -> TlsStream:
+    async def open(self, stream: ClientStream, address: Address, certificate: ServerCertificate) -> TlsStream:
         """Shake hands with a client.
 
         Args:
-            context: of the server's certificate.
             stream: the client's; the caller closes it if this fails, else the new one owns it.
             address: the client's.
+            certificate: what the server shows.
 
         Raises:
             HandshakeFailed: why; the client has been sent its alert.
@@ -149,7 +148,7 @@ class TlsDoor:
 
         Cancel: the stream can only be closed.
         """
-        tls = TlsStream(stream, context)
+        tls = TlsStream(stream, certificate.context())
         with self._handshakes.limited(address) as unfinished:
             try:
                 await tls.handshake()

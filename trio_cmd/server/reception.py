@@ -61,20 +61,36 @@ class Peer:
 
 
 class Visit:
-    """What the record says at the end of a connection."""
+    """What the record says of a connection."""
+
+    __slots__ = (
+        *("began", "bytes_in", "bytes_out", "is_begun", "is_counted", "is_recorded"),
+        *("reason", "requests", "tls"),
+        "__weakref__",  # a limiter knows it
+    )
 
     def __init__(self) -> None:
         self.is_recorded = True  # else a sum tells of it
+        self.is_begun = False
         self.is_counted = False  # as admitted or refused
         self.reason: str | None = None
         self.began = time.monotonic()
         self.requests = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.tls: dict[str, str] = {}  # the protocol, and whose certificate it was; or what failed
+        self.tls: dict[str, str] | None = None  # the protocol, and whose certificate it was; or what failed
 
-    def record(self, log: EventLogger) -> None:
-        """Record the end."""
+    def begin(self, log: EventLogger) -> None:
+        """Record the beginning, once."""
+        if self.is_recorded and not self.is_begun:
+            self.is_begun = True
+            log.bind(system=SYSTEM).record(events.CLIENT_CONNECTED)
+
+    def end(self, log: EventLogger) -> None:
+        """Record the end; also the beginning, if that has not been said."""
+        if not self.is_recorded:
+            return
+        self.begin(log)
         level, why = lost_event(self.reason or "crashed")
         log.record(
             events.CLIENT_LOST,
@@ -85,7 +101,7 @@ class Visit:
             requests=self.requests,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
-            **self.tls,
+            **(self.tls or {}),
         )
 
 
@@ -148,30 +164,25 @@ class Reception:
         """
         stream = SocketStream(socket_stream)
         number, peer = next(self._numbers), self._look_at(socket_stream)
-        log = self._log.bind(system=SYSTEM, connection=number, **peer.fields())
+        system = f"CmdProtocol,{number},{peer.host}"
+        log = self._log.bind(system=system, connection=number, **peer.fields())
         try:
             async with stream:
                 await wait_while(lambda: self.epoch.shared.sink.is_held() and not self._is_stopping())
-                await self._receive(stream, peer, log, log.bind(system=f"CmdProtocol,{number},{peer.host}"))
+                await self._receive(stream, peer, log)
         except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
-            record_fault(log, errors)
+            record_fault(log.bind(system=SYSTEM), errors)
 
-    async def _receive(
-        self, stream: ClientStream, peer: Peer, log: EventLogger, own_log: EventLogger
-    ) -> None:
+    async def _receive(self, stream: ClientStream, peer: Peer, log: EventLogger) -> None:
         """Refuse a client or let it in, and record its end."""
         visit = Visit()
         address = peer.address()
         try:
-            try:
-                visit.reason = self._judge(visit, address)
-            finally:
-                if visit.is_recorded:
-                    log.record(events.CLIENT_CONNECTED)
+            visit.reason = self._judge(visit, address)
             if address is None:
                 await trio.lowlevel.checkpoint()
             elif visit.reason is None:
-                await self._admit(stream, peer.visitor(), own_log, visit)
+                await self._admit(stream, peer.visitor(), log, visit)
             else:
                 await self._refuse(stream, address, visit.reason, log, visit)
         except trio.BrokenResourceError:
@@ -179,8 +190,7 @@ class Reception:
         finally:
             if not visit.is_counted:
                 self.results[visit.reason or "crashed"] += 1
-            if visit.is_recorded:
-                visit.record(own_log)
+            visit.end(log)
 
     def _judge(self, visit: Visit, address: Address | None) -> str | None:
         """Give a client a place, or tell why it gets none."""
@@ -192,32 +202,41 @@ class Reception:
             reason = "too-many-clients"
         else:
             return None
-        self._count_refusal(reason, visit)
-        visit.is_recorded = self._flooding.is_recorded(events.CLIENT_REFUSED, show_site(address))
+        self._note_refusal(visit, address, reason)
         return reason
 
-    def _count_refusal(self, reason: str, visit: Visit) -> None:
+    def _note_refusal(self, visit: Visit, address: Address, reason: str) -> None:
+        """Count a refusal; whether it is recorded by itself depends on how many there are."""
         self._admission.refused[reason] += 1
         visit.is_counted = True
+        visit.is_recorded = self._flooding.is_recorded(events.CLIENT_REFUSED, show_site(address))
 
     async def _refuse(
         self, stream: ClientStream, address: Address, reason: str, log: EventLogger, visit: Visit
     ) -> None:
+        visit.begin(log)
         if visit.is_recorded:
             notice = NOTICES[reason].format(address=address)
-            log.record(events.CLIENT_REFUSED, reason=reason, notice=notice)
+            log.bind(system=SYSTEM).record(events.CLIENT_REFUSED, reason=reason, notice=notice)
         if self._needs_handshake(stream, address):
             await trio.lowlevel.checkpoint()  # it could not read a word
         else:
             visit.bytes_out = await self._admission.refuse(stream, reason, address)
 
-    async def _admit(self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit) -> None:
+    async def _admit(
+        self,
+        stream: ClientStream,
+        visitor: Visitor,
+        log: EventLogger,
+        visit: Visit,
+    ) -> None:
         """Let a client in that has a place, which it gives back."""
         try:
             if self._needs_handshake(stream, visitor.address):
                 await self._shake_hands(stream, visitor, log, visit)
             else:
-                await self._enter(stream, visitor, log, visit)
+                visit.begin(log)
+                await self._converse(self._make_session(stream, visitor, log), visit)
         finally:
             self._admission.leave(visit)
 
@@ -225,9 +244,13 @@ class Reception:
         return self.epoch.tls is not None and address != "unix" and not isinstance(stream, TlsStream)
 
     async def _shake_hands(
-        self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit
+        self,
+        stream: ClientStream,
+        visitor: Visitor,
+        log: EventLogger,
+        visit: Visit,
     ) -> None:
-        """Let a client in by TLS."""
+        """Let a client in by TLS; it is recorded when the handshake is over, or summed up with others."""
         assert self.epoch.tls is not None
         assert visitor.address is not None
         try:
@@ -236,6 +259,7 @@ class Reception:
         except HandshakeFailed as error:
             visit.reason = "stopping" if self._is_stopping() else "tls-failed"
             visit.tls = {"tls_error": str(error)}
+            visit.is_recorded = self._flooding.is_recorded(events.CLIENT_LOST, show_site(visitor.address))
         except trio.Cancelled:
             visit.reason = visit.reason or "stopping"  # whoever cancels from outside stops the server
             raise
@@ -249,15 +273,16 @@ class Reception:
             log = log.bind(certificate=visit.tls["certificate"])
         visitor = Visitor(address, names)
         if self.epoch.access.is_admitted(visitor):
-            await self._enter(stream, visitor, log, visit)
+            visit.begin(log)
+            await self._converse(self._make_session(stream, visitor, log), visit)
         else:
             visit.reason = "not-allowed"
-            self._count_refusal(visit.reason, visit)
-            await self._refuse(stream, address, visit.reason, log.bind(system=SYSTEM), visit)
+            self._note_refusal(visit, address, visit.reason)
+            await self._refuse(stream, address, visit.reason, log, visit)
 
-    async def _enter(self, stream: ClientStream, visitor: Visitor, log: EventLogger, visit: Visit) -> None:
+    def _make_session(self, stream: ClientStream, visitor: Visitor, log: EventLogger) -> Session:
         identity = ClientIdentity(visitor, self.epoch.access, self.epoch.tables, self._attempts)
-        await self._converse(Session(stream, log, self.epoch.shared, identity), visit)
+        return Session(stream, log, self.epoch.shared, identity)
 
     async def _converse(self, session: Session, visit: Visit) -> None:
         self.sessions[session] = None

@@ -7,7 +7,6 @@ further in is stopped first, and finds everything it needs still there.
 import dataclasses
 import itertools
 import os
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -42,6 +41,7 @@ from trio_cmd.server.session import Shared
 from trio_cmd.server.statistics import LastReload, Statistics, digest_settings, show_status
 from trio_cmd.server.systemd import Notifier
 from trio_cmd.server.tally import Tally
+from trio_cmd.server.tls import ServerCertificate
 from trio_cmd.settings import Settings, keep_listeners
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing, count_threads
@@ -92,7 +92,7 @@ class Server:
         sink: Sink,
         version: str,
         roots: Roots,
-        tls: ssl.SSLContext | None = None,
+        tls: ServerCertificate | None = None,
         *,
         inherited: Sequence[Inherited] = (),
         notifier: Notifier | None = None,

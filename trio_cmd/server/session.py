@@ -284,6 +284,7 @@ class Session:
         while self.reason is None:
             if self._replies.is_full() or self._shared.sink.is_pressed():
                 await self._hold()
+                continue  # the end may have come meanwhile
             self._turn()
             self._sender.flush(self._nursery)
             if not self._lines.has_lines:

@@ -26,10 +26,14 @@ EXIT_CRASHED = 70
 
 
 @contextmanager
-def note_signals() -> Iterator[list[int]]:
+def note_signals(*, is_last: bool = False) -> Iterator[list[int]]:
     """Note signals instead of dying of them, before the server obeys them and after it has ended.
 
     So none is lost while it starts, and none cuts the last records.
+
+    Args:
+        is_last: the process ends behind this: signals go on to be ignored, so that one that comes late
+            does not change its exit code.
 
     Yields:
         The signals that came and were not obeyed; grows.
@@ -44,7 +48,7 @@ def note_signals() -> Iterator[list[int]]:
         yield noted
     finally:
         for number, handler in old.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if is_last else handler)
 
 
 async def obey_signals(

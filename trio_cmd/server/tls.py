@@ -3,7 +3,9 @@
 import os
 import ssl
 import stat
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,21 +13,61 @@ from trio_cmd.errors import SettingsError
 from trio_cmd.escape import escape, quote
 from trio_cmd.settings import Tls
 
-__all__ = ["is_in_time", "make_context", "peer_names"]
+__all__ = ["ServerCertificate", "is_in_time", "peer_names", "read_certificate"]
 
 # Who may write a file of the settings may choose who is let in.
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS_READ = stat.S_IROTH
+# Each takes up to a hundred kilobytes; and a new context takes a millisecond.
+MAX_REMEMBERED_SESSIONS = 256
+# A bundle of all authorities of the world has 250 KB.
+MAX_FILE_BYTES = 1 << 22
 
 
-def make_context(files: Tls) -> ssl.SSLContext | None:
+class ServerCertificate:
+    """What the server shows its clients, as the files were when they were read.
+
+    OpenSSL remembers each session of TLS 1.2, with the chain of certificates its client sent, twenty
+    thousand of them, and Python has no way to tell it not to.  So a context that remembers many is
+    left to the connections that it has, and a new one is made of the same bytes.
+
+    Args:
+        files: paths; checked.
+
+    Raises:
+        ssl.SSLError, OSError, ValueError: the certificate and its key cannot be used.
+    """
+
+    def __init__(self, files: Tls) -> None:
+        self._certificate, self._key = _read(files.certificate), _read(files.key)
+        self._client_ca = _read(files.client_ca) if files.client_ca else b""
+        self._context = self._make_context()
+
+    def context(self) -> ssl.SSLContext:
+        """Give what the next handshake needs."""
+        if self._context.session_stats()["number"] >= MAX_REMEMBERED_SESSIONS:
+            self._context = self._make_context()
+        return self._context
+
+    def _make_context(self) -> ssl.SSLContext:
+        context = _empty_context()
+        with _as_file(self._certificate) as certificate, _as_file(self._key) as key:
+            context.load_cert_chain(certificate, key, password=_refuse_to_ask)
+        if self._client_ca:
+            with _as_file(self._client_ca) as client_ca:
+                context.load_verify_locations(client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+def read_certificate(files: Tls) -> ServerCertificate | None:
     """Read the files.
 
     Args:
         files: paths; a certificate comes with a key.
 
     Returns:
-        What handshakes need, or ``None``: there is no TLS.
+        What the server shows its clients, or ``None``: there is no TLS.
 
     Raises:
         SettingsError: with a line for each fault.
@@ -35,15 +77,14 @@ def make_context(files: Tls) -> ssl.SSLContext | None:
     faults: list[str] = []
     for name in filter(partial(getattr, files), ("certificate", "key", "client_ca")):
         _tell(faults, name, files, partial(_check_file, name, getattr(files, name)))
-    context = _empty_context()
     if not faults:
-        _tell(faults, "certificate", files, partial(_check_certificates, files.certificate))
+        for name in filter(partial(getattr, files), ("certificate", "client_ca")):
+            _tell(faults, name, files, partial(_check_certificates, getattr(files, name)))
     if not faults:
-        _tell(faults, "key", files, partial(_load_key, context, files))
-        _tell(faults, "client_ca", files, partial(_load_client_ca, context, files.client_ca))
+        _tell(faults, "key", files, partial(ServerCertificate, files))
     if faults:
         raise SettingsError(faults)
-    return context
+    return ServerCertificate(files)
 
 
 def peer_names(certificate: Mapping[str, Any]) -> frozenset[str]:
@@ -78,7 +119,7 @@ def is_in_time(certificate: Mapping[str, Any], now: float) -> bool:
     return not certificate or now <= ssl.cert_time_to_seconds(certificate["notAfter"])
 
 
-def _tell(faults: list[str], name: str, files: Tls, check: Callable[[], None]) -> None:
+def _tell(faults: list[str], name: str, files: Tls, check: Callable[[], object]) -> None:
     """Have a file checked, and add what is wrong with it."""
     path = getattr(files, name)
     head = f"tls.{name}: {quote(path)}"
@@ -113,7 +154,7 @@ def _check_file(name: str, path: str) -> None:
 def _empty_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A ticket would be sent to clients that never read; each connection is verified by itself.
+    # A ticket would be sent to clients that never read.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     return context
@@ -128,14 +169,24 @@ def _check_certificates(path: str) -> None:
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
 
 
-def _load_key(context: ssl.SSLContext, files: Tls) -> None:
-    context.load_cert_chain(files.certificate, files.key, password=_refuse_to_ask)
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(MAX_FILE_BYTES)
 
 
-def _load_client_ca(context: ssl.SSLContext, path: str) -> None:
-    if path:
-        context.load_verify_locations(path)
-        context.verify_mode = ssl.CERT_REQUIRED
+@contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
+    """Put bytes into a file in memory: OpenSSL takes only paths, and a key has no business on a disk."""
+    if not hasattr(os, "memfd_create"):  # macOS: for a moment on the disk, for nobody else to read
+        with tempfile.NamedTemporaryFile() as named:
+            named.write(data)
+            named.flush()
+            yield named.name
+        return
+    with os.fdopen(os.memfd_create("tls", os.MFD_CLOEXEC), "wb") as file:
+        file.write(data)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _refuse_to_ask() -> str:

@@ -68,6 +68,9 @@ def _convert_grant(path: str, table: Any, faults: list[str]) -> dict[str, Any]:
     for key in table.keys() & fields.keys():
         with telling(f"{path}.{key}", faults):
             values[key] = _convert_key(key, table[key], fields[key].type)
+    for text in values.get("addresses", ()):
+        with telling(f"{path}.addresses", faults):
+            parse_network(text)
     return values
 
 
@@ -90,9 +93,8 @@ def _convert_key(key: str, value: Any, kind: Any) -> Any:
         converted = convert(value, kind)
     except ValueError as error:
         raise ValueError(_EXPECTED.get(key, str(error))) from None
-    if key == "addresses":
-        for text in converted:
-            parse_network(text)
+    if key == "certificate" and "*" in converted:
+        raise ValueError("expected one DNS name or URI; it is compared as a whole, so a * matches nothing")
     return converted
 
 

@@ -6,6 +6,7 @@ lends the same face to any other stream of Trio (memory).  ``tls`` has the one t
 """
 
 import abc
+import contextlib
 import errno
 import fcntl
 import os
@@ -78,6 +79,9 @@ class ClientStream(HalfCloseableStream):
             trio.BrokenResourceError: the client is gone.
         """
 
+    def confirm(self) -> None:
+        """Confirm what was received at once, where the kernel would wait for something to send with it."""
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write all; see ``trio.abc.SendStream``."""
         rest = memoryview(data)
@@ -145,6 +149,13 @@ class SocketStream(ClientStream):
     def fileno(self) -> int:
         """See ``ClientStream``."""
         return self._fd
+
+    def confirm(self) -> None:
+        """See ``ClientStream``; only Linux can be told."""
+        option = getattr(socket, "TCP_QUICKACK", None)
+        if option is not None and self._stream.socket.family != socket.AF_UNIX:
+            with contextlib.suppress(OSError):  # it is gone already
+                self._stream.socket.setsockopt(socket.IPPROTO_TCP, option, 1)
 
     def waiting_bytes(self) -> tuple[int, int]:
         """Ask the kernel."""
