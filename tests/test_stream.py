@@ -245,3 +245,13 @@ def test_reset_is_what_the_tests_mean_by_it() -> None:
         reset(client)
         with served:
             assert read_all(served) == b""
+
+
+async def test_only_tcp_can_be_told_to_confirm() -> None:
+    """A unix socket has nothing to confirm, and is none the worse for being asked."""
+    one, two = trio.socket.socketpair()
+    with two:
+        async with SocketStream(trio.SocketStream(one)) as stream:
+            stream.confirm()
+            await two.send(b"x")
+            assert await stream.receive_some() == b"x"

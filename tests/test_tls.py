@@ -387,6 +387,7 @@ def test_a_reset_in_the_handshake_is_a_reset(sealed: Program) -> None:
 
 def test_a_reset_in_mid_answer_leaves_nothing(sealed: Program, certificates: Certificates) -> None:
     """Clients that die are forgotten, with all that was sealed for them."""
+    sealed.wait_for("server-started")
     before = sealed.descriptors()
     for _ in range(5):
 
