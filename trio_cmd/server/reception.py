@@ -65,13 +65,14 @@ class Visit:
 
     __slots__ = (
         *("began", "bytes_in", "bytes_out", "is_begun", "is_counted", "is_recorded"),
-        *("reason", "requests", "tls"),
+        *("has_place", "reason", "requests", "tls"),
         "__weakref__",  # a limiter knows it
     )
 
     def __init__(self) -> None:
         self.is_recorded = True  # else a sum tells of it
         self.is_begun = False
+        self.has_place = False  # to be given back
         self.is_counted = False  # as admitted or refused
         self.reason: str | None = None
         self.began = time.monotonic()
@@ -181,13 +182,18 @@ class Reception:
             visit.reason = self._judge(visit, address)
             if address is None:
                 await trio.lowlevel.checkpoint()
-            elif visit.reason is None:
-                await self._admit(stream, peer.visitor(), log, visit)
-            else:
+            elif visit.reason is not None:
                 await self._refuse(stream, address, visit.reason, log, visit)
+            elif self._needs_handshake(stream, address):
+                await self._shake_hands(stream, address, log, visit)
+            else:
+                visit.begin(log)
+                await self._converse(self._make_session(stream, peer.visitor(), log), visit)
         except trio.BrokenResourceError:
             visit.reason = "reset"  # a refused client that did not wait for its answer
         finally:
+            if visit.has_place:
+                self._admission.leave(visit)
             if not visit.is_counted:
                 self.results[visit.reason or "crashed"] += 1
             visit.end(log)
@@ -201,6 +207,7 @@ class Reception:
         elif not self._admission.try_admit(visit, address):
             reason = "too-many-clients"
         else:
+            visit.has_place = True
             return None
         self._note_refusal(visit, address, reason)
         return reason
@@ -223,43 +230,21 @@ class Reception:
         else:
             visit.bytes_out = await self._admission.refuse(stream, reason, address)
 
-    async def _admit(
-        self,
-        stream: ClientStream,
-        visitor: Visitor,
-        log: EventLogger,
-        visit: Visit,
-    ) -> None:
-        """Let a client in that has a place, which it gives back."""
-        try:
-            if self._needs_handshake(stream, visitor.address):
-                await self._shake_hands(stream, visitor, log, visit)
-            else:
-                visit.begin(log)
-                await self._converse(self._make_session(stream, visitor, log), visit)
-        finally:
-            self._admission.leave(visit)
-
     def _needs_handshake(self, stream: ClientStream, address: Address | None) -> bool:
         return self.epoch.tls is not None and address != "unix" and not isinstance(stream, TlsStream)
 
     async def _shake_hands(
-        self,
-        stream: ClientStream,
-        visitor: Visitor,
-        log: EventLogger,
-        visit: Visit,
+        self, stream: ClientStream, address: Address, log: EventLogger, visit: Visit
     ) -> None:
         """Let a client in by TLS; it is recorded when the handshake is over, or summed up with others."""
         assert self.epoch.tls is not None
-        assert visitor.address is not None
         try:
-            async with await self._door.open(stream, visitor.address, self.epoch.tls) as sealed:
-                await self._identify(sealed, visitor.address, log, visit)
+            async with await self._door.open(stream, address, self.epoch.tls) as sealed:
+                await self._identify(sealed, address, log, visit)
         except HandshakeFailed as error:
             visit.reason = "stopping" if self._is_stopping() else "tls-failed"
             visit.tls = {"tls_error": str(error)}
-            visit.is_recorded = self._flooding.is_recorded(events.CLIENT_LOST, show_site(visitor.address))
+            visit.is_recorded = self._flooding.is_recorded(events.CLIENT_LOST, show_site(address))
         except trio.Cancelled:
             visit.reason = visit.reason or "stopping"  # whoever cancels from outside stops the server
             raise

@@ -262,16 +262,17 @@ class Session:
         """
         with self._reading:
             while self.reason is None:
-                await self._receive()
+                try:
+                    data = await self._stream.receive_some()
+                except trio.BrokenResourceError:
+                    self._lose()
+                    break
+                self._feed(data)
                 await self._take_lines()
         self._is_reading = False
 
-    async def _receive(self) -> None:
-        try:
-            data = await self._stream.receive_some()
-        except trio.BrokenResourceError:
-            self._lose()
-            return
+    def _feed(self, data: bytes) -> None:
+        """Take what was received; nothing is the end of input."""
         if not data:
             self._is_ended = True
             self._lines.end()
