@@ -17,7 +17,7 @@ StartProgram = Callable[..., Program]
 StartLogged = Callable[..., LoggedProgram]
 
 # How long an example takes says nothing on a busy machine.  Where nothing is skipped the examples are
-# the same each time: a run that judges a change must not be decided by luck; elsewhere each run looks further.
+# the same each time: what judges a change must not be decided by luck; elsewhere each run looks further.
 hypothesis.settings.register_profile(
     "trio_cmd", deadline=None, derandomize=os.environ.get("TRIO_CMD_REQUIRE_TOOLS") == "1"
 )
