@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_cmd import cli
@@ -180,6 +180,7 @@ VALUES = st.recursive(
 KEYS = st.sampled_from(["argv", "arguments", "seconds", "summary", "max_output_bytes", "a"])
 
 
+@example({"x": {"argv": [""], "arguments": {"\x1e": 0}}})
 @given(st.dictionaries(st.sampled_from(["x", "ping", "X"]), st.dictionaries(KEYS, VALUES) | VALUES))
 def test_any_values_are_programs_or_faults_and_never_a_traceback(table: dict[str, object]) -> None:
     """Whatever a file holds, the operator gets lines to act on."""

@@ -111,7 +111,7 @@ def check_argv(argv: Sequence[str], arguments: Mapping[str, object]) -> None:
             raise ValueError(f"{{{name}}} has no pattern under arguments; the text is written {{{{{name}}}}}")
     for name in arguments:
         if name not in places:
-            raise ValueError(f"expected {{{name}}} for the argument of this name")
+            raise ValueError(f"expected {{{escape(name)}}} for the argument of this name")
 
 
 def check_pattern(pattern: object) -> None:
