@@ -16,7 +16,7 @@ from program import Program, children_of, wait_until
 StartProgram = Callable[..., Program]
 
 # How long an example takes says nothing on a busy machine.  Where nothing is skipped the examples are
-# the same each time: a run that judges a change must not be decided by luck; elsewhere each run looks further.
+# the same each time: what judges a change must not be decided by luck; elsewhere each run looks further.
 hypothesis.settings.register_profile(
     "trio_cmd", deadline=None, derandomize=os.environ.get("TRIO_CMD_REQUIRE_TOOLS") == "1"
 )
