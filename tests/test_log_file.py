@@ -27,6 +27,8 @@ from trio_cmd.settings import Logging
 
 WriteSettings = Callable[[str], str]
 FULL = os.environ.get("TRIO_CMD_FULL") == "1"
+# Room for all that is recorded in a test: what still waits when there is room again does not fill it anew.
+DISK_BYTES = 1 << 20
 LOST = re.compile(rb'"action":"events-lost".*"lost":(\d+)')
 
 
@@ -379,7 +381,7 @@ def mounted(start_logged: StartLogged, path: Path) -> tuple[LoggedProgram, Path]
     if not has_room_of_its_own():
         pytest.skip("nothing can be mounted here")
     path.parent.mkdir()
-    mount = 'mount -t tmpfs -o size=128k none "$1" && shift && exec "$@"'
+    mount = f'mount -t tmpfs -o size={DISK_BYTES} none "$1" && shift && exec "$@"'
     prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh", str(path.parent)]
     program = start_logged(path, "--port", str(free_port()), prefix=prefix)
     program._log = Path(f"/proc/{program.pid}/root{path}")
@@ -395,7 +397,7 @@ def test_a_full_disk_costs_only_records_and_they_are_counted(
     assert flood(program.port, 1) == 1
     ballast = inside.with_name("ballast")
     with open(ballast, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, 112 * 1024)
+        os.posix_fallocate(file.fileno(), 0, DISK_BYTES - 16 * 1024)
     assert flood(program.port, 500) == 500
     said = "cannot be written: No space left on device; records are lost until it can"
     assert complaint_of(program) == f"trio-cmd: '{path}' {said}\n"

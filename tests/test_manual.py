@@ -1,4 +1,4 @@
-"""The tables of the manual of operations say what the program has: settings and metrics."""
+"""The tables of the manual of operations say what the program has."""
 
 import json
 import re
@@ -7,7 +7,10 @@ from pathlib import Path
 
 from msgspec import NODEFAULT, inspect
 
+from trio_cmd import cli
+from trio_cmd.records.events import EVENTS
 from trio_cmd.records.sink import SinkStatistics
+from trio_cmd.server import signals
 from trio_cmd.server.exposition import Exposition
 from trio_cmd.server.statistics import LastReload, Statistics
 from trio_cmd.server.tally import Tally
@@ -123,3 +126,31 @@ def test_the_table_of_metrics_is_that_of_the_program() -> None:
         for name, kind in types.items()
     ]
     assert [row[:3] for row in table("metric")] == derived
+
+
+def test_the_table_of_events_is_that_of_the_program() -> None:
+    """Whoever builds an alarm on a record finds its action, its sentence and its fields by the manual."""
+    rows = {row[0].split("`")[1]: row for row in table("action")}
+    assert list(rows) == list(EVENTS), "in the order of the program"
+    all_fields = {field for event in EVENTS.values() for field in event.fields}
+    for action, (_, sentence, more) in rows.items():
+        fields = set(re.findall("`([^`]+)`", more)) & all_fields
+        assert fields == set(EVENTS[action].fields), action
+        words = re.split("[<{]", EVENTS[action].sentence)[0]
+        assert sentence.startswith(words), action
+
+
+def test_the_table_of_signals_is_that_of_the_program() -> None:
+    """Whoever sends a signal by the manual knows what it does, and none is obeyed in secret."""
+    written = [name for row in table("signal") for name in re.findall(r"SIG[A-Z0-9]+", row[0])]
+    obeyed = {number.name for number in (*signals._STOPPING, *signals._SURVIVED)}
+    assert len(written) == len(obeyed)
+    assert set(written) == obeyed
+
+
+def test_the_table_of_exit_codes_is_that_of_the_program() -> None:
+    """Whoever has a unit or a script look at the exit code can rely on the manual."""
+    setup = (MANUAL.parent.parent / "scripts" / "setup").read_text()
+    of_scripts = set(map(int, re.findall(r"\bexit (\d+)", setup)))
+    of_program = {code for name, code in vars(cli).items() if name.startswith("EXIT_")}
+    assert [int(row[0]) for row in table("exit code")] == sorted(of_program | of_scripts)

@@ -550,6 +550,42 @@ def test_what_was_lost_is_said_within_seconds_though_nothing_else_happens() -> N
     assert sink.close(10) == 0
 
 
+class Small(Moody):
+    """A disk that is full, and then has some room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = 0
+
+    def write(self, data: memoryview) -> int:
+        done = min(self.room, len(data))
+        if not done:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= done
+        return super().write(data[:done])
+
+
+def test_the_loss_is_the_first_to_be_said_when_a_little_room_comes_back() -> None:
+    """What waits may fill the disk again at once, and the gap has been declared all the same."""
+    output = Small()
+    sink = Sink(output, 10_000, 1 << 24)
+    lines_in_a_piece = -(-WRITE_BYTES // LINE_BYTES)
+    for number in range(3 * lines_in_a_piece):
+        sink.put(line(number), COMMAND)
+
+    def give_room(_: str) -> None:
+        output.room = 10 * LINE_BYTES
+
+    sink.start(describe_loss, give_room)  # the writer itself gives it: in the middle of its turn
+    wait_until(lambda: sink.statistics().queued == 0, "the queue given up")
+    first, *_ = output.data.splitlines(keepends=True)
+    assert first == describe_loss(lines_in_a_piece)
+    unsaid = sink.close(10)
+    statistics = sink.statistics()
+    assert statistics.written + statistics.lost == 3 * lines_in_a_piece
+    assert unsaid == statistics.lost - lines_in_a_piece
+
+
 # open_records: events, rendering and sink together
 
 

@@ -214,10 +214,10 @@ class Sink:
 
     def _turn(self) -> None:
         """Write the whole queue, and say what was lost before."""
-        lost = self._lost - self._lost_said
+        lost = self._lost
         # An empty piece: also when nothing is to be written the file may have to be opened anew.
         for piece in list(_cut(list(self._queue))) or [[]]:
-            written = self._write([line for line, _ in piece])
+            written = self._write([line for line, _ in piece]) if self._says_gap() else 0
             gone = written if self._holds else len(piece)
             with self._lock:
                 self._forget(gone)
@@ -225,8 +225,22 @@ class Sink:
                 self._lost += gone - written
             if gone < len(piece):
                 break
-        if lost and self._write([self._describe_loss(lost)]):
-            self._lost_said += lost
+        self._say_lost(lost)
+
+    def _says_gap(self) -> bool:
+        """After a write that failed say the loss first: the room that came back may not last for more.
+
+        Returns:
+            Whether other lines may be written now; while the loss cannot be said none is tried.
+        """
+        return not self._has_failed or self._say_lost(self._lost)
+
+    def _say_lost(self, lost: int) -> bool:
+        """Say what was lost, so much since the start; returns whether nothing of it is left to say."""
+        unsaid = lost - self._lost_said
+        if unsaid > 0 and self._write([self._describe_loss(unsaid)]):
+            self._lost_said = lost
+        return self._lost_said >= lost
 
     def _forget(self, count: int) -> None:
         """Take the first lines out of the queue; they stayed there as long as they took room."""
