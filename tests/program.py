@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import trio
+
 PATIENCE_SECONDS = 30.0
 """How long anything is waited for; ten times what it takes on a busy machine."""
 
@@ -256,3 +258,15 @@ def wait_until(is_true: Callable[[], bool], what: str) -> None:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+async def wait_for(is_true: Callable[[], bool]) -> None:
+    """Wait for what happens in another thread or process, while the event loop goes on."""
+    with trio.fail_after(PATIENCE_SECONDS):
+        while not is_true():
+            await trio.sleep(0.002)
+
+
+def count_descriptors() -> int:
+    """How many descriptors this process has open; those of threads that earlier tests left behind too."""
+    return len(os.listdir("/proc/self/fd"))

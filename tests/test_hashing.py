@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from program import PATIENCE_SECONDS, wait_until
+from program import PATIENCE_SECONDS, wait_for, wait_until
 from trio_cmd.errors import (
     Busy,
     ChangedWhileRead,
@@ -63,13 +63,6 @@ def open_positions(path: Path) -> list[int]:
             if os.readlink(f"/proc/self/fd/{fd}") == str(path):
                 positions.append(int(Path(f"/proc/self/fdinfo/{fd}").read_text().split()[1]))
     return positions
-
-
-async def wait_for(is_true: Callable[[], bool]) -> None:
-    """Wait for what happens in another thread."""
-    with trio.fail_after(PATIENCE_SECONDS):
-        while not is_true():
-            await trio.sleep(0.002)
 
 
 def make_hashing(

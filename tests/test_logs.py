@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from program import PATIENCE_SECONDS
+from program import PATIENCE_SECONDS, wait_for
 from trio_cmd.errors import Busy, DeadlinePassed, NotARegularFile, NotFound, NotPermitted, Unavailable
 from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.work import files, logs
@@ -36,13 +36,6 @@ def make_reader(places: int = 2, max_waiting: int = 256, limit: Limit = no_limit
 async def newest(path: Path, lines: int, reader: LogReader | None = None) -> NewestLines:
     with trio.fail_after(PATIENCE_SECONDS):
         return await (reader or make_reader()).newest(os.fsencode(path), lines, "client")
-
-
-async def wait_for(is_true: Callable[[], bool]) -> None:
-    """Wait for what happens in another thread or process."""
-    with trio.fail_after(PATIENCE_SECONDS):
-        while not is_true():
-            await trio.sleep(0.002)
 
 
 def is_open(path: Path) -> bool:

@@ -2,13 +2,13 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from program import PATIENCE_SECONDS
+from program import PATIENCE_SECONDS, wait_for
 from trio_cmd.errors import Unavailable
 from trio_cmd.work import threads
 from trio_cmd.work.threads import DiskThreads, _find_mount_point, _mount_point
@@ -37,13 +37,6 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk = Disk()
     yield disk
     disk.is_back.set()
-
-
-async def wait_for(is_true: Callable[[], bool]) -> None:
-    """Wait for what happens in another thread."""
-    with trio.fail_after(PATIENCE_SECONDS):
-        while not is_true():
-            await trio.sleep(0.002)
 
 
 async def leave_behind(of: DiskThreads, disk: Disk, path: bytes) -> None:
