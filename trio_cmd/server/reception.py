@@ -150,6 +150,7 @@ class Reception:
     def renew(self, epoch: Epoch) -> None:
         """Put other settings in force, for whoever comes and for whoever is there, at once."""
         self.epoch = epoch
+        self._door.renew(epoch.access.is_admissible)
         for session in list(self.sessions):
             session.renew(epoch.shared, epoch.access, epoch.tables)
 
