@@ -62,6 +62,13 @@ def test_another_default_log_is_a_change() -> None:
     assert changed_keys(old, new) == ["logs"]
 
 
+def test_another_order_of_arguments_is_a_change() -> None:
+    """A client that goes on giving them in the old order would be told nothing."""
+    old = Program(argv=["/bin/echo", "{a}", "{b}"], arguments={"a": "[a-z]+", "b": "[a-z]+"})
+    new = Program(argv=["/bin/echo", "{a}", "{b}"], arguments={"b": "[a-z]+", "a": "[a-z]+"})
+    assert changed_keys(Settings(programs={"say": old}), Settings(programs={"say": new})) == ["programs.say"]
+
+
 def test_listeners_in_force_stay_and_all_else_is_as_wanted() -> None:
     """A socket is bound once; the limits of clients beside it in the file change at once."""
     wanted = Settings(server=ServerSettings(host="*", port=1, max_clients=7), limits=Limits(waiting=3))

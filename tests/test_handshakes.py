@@ -48,7 +48,20 @@ class Crowd:
 
 
 HOME = parse_address("192.0.2.1")
+AWAY = parse_address("192.0.2.2")
 TOO_MANY = "too many unfinished handshakes"
+
+
+async def test_who_may_no_longer_come_in_need_not_finish(nursery: trio.Nursery) -> None:
+    """A grant that was taken away is taken from those at the door too, and from nobody else."""
+    crowd = Crowd(nursery)
+    await crowd.begin("a b", str(HOME))
+    await crowd.begin("c", str(AWAY))
+    crowd.handshakes.renew(lambda address: address == HOME)
+    await wait_all_tasks_blocked()
+    assert crowd.ended == [("c", "no longer allowed")]
+    assert crowd.handshakes.count == 2
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_handshake_that_is_done_takes_no_place() -> None:

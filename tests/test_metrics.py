@@ -348,10 +348,17 @@ def test_a_grant_that_a_scrape_cannot_fulfil_is_refused() -> None:
     assert faults(certificate) == [fault]
 
 
-def test_no_program_is_called_metrics() -> None:
-    """A grant that lists metrics means one thing."""
-    (fault,) = faults({"programs": {"metrics": {"argv": ["/bin/true"]}}})
-    assert "programs.metrics: this is a built-in command" in fault
+@pytest.mark.parametrize("name", ["metrics", "unknown"])
+def test_no_program_has_a_name_of_the_metrics(name: str) -> None:
+    """A grant that lists metrics means one thing, and so does each series."""
+    (fault,) = faults({"programs": {name: {"argv": ["/bin/true"]}}})
+    assert f"programs.{name}: this name is taken; choose another" in fault
+
+
+def test_nobody_can_be_granted_what_is_no_command() -> None:
+    """A name that only the metrics have is a mistake in a grant."""
+    (fault,) = faults({"grants": [grant(commands=["unknown"])]})
+    assert "unknown" in fault
 
 
 def test_without_the_library_the_start_is_refused_with_the_remedy(

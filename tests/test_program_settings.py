@@ -64,7 +64,7 @@ def test_a_program_is_what_its_table_says(write_settings: WriteSettings) -> None
         ('[programs."a\\u001b"]', f"programs.a\\x1b: {NAME}"),
         (
             "[programs.ping]\nargv = ['/bin/sh']",
-            "programs.ping: this is a built-in command; choose another name",
+            "programs.ping: this name is taken; choose another",
         ),
         ("[programs.x]", "programs.x: expected argv, the program and its arguments"),
         ("[programs.x]\nargv = []", "programs.x.argv: expected array of length >= 1"),
@@ -146,7 +146,7 @@ def test_no_program_takes_the_name_of_a_command(
     """``exit`` stays the way out, whatever the settings say."""
     path = write_settings(f'[programs.{name}]\nargv = ["/bin/sh"]')
     assert cli.main(["--check-config", "--config", path], {}) == 78
-    told = f"{path}: programs.{name}: this is a built-in command; choose another name\n"
+    told = f"{path}: programs.{name}: this name is taken; choose another\n"
     assert capsys.readouterr() == ("", told)
 
 

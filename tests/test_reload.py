@@ -238,6 +238,21 @@ def test_a_client_without_a_grant_is_told_and_closed_within_a_second(it: Reloada
     assert it.program.ask(b"ping\n") == b"Not allowed from 127.0.0.1. bye !\n"
 
 
+def test_a_handshake_of_whoever_has_no_grant_left_is_ended(
+    it: Reloadable, certificates: Certificates
+) -> None:
+    """Whoever has not said anything yet is closed within a second like all others."""
+    it.reload(EVERYTHING + certificates.settings())
+    before = it.program.descriptors()
+    with it.program.connect() as client:
+        wait_until(lambda: it.program.descriptors() > before, "the handshake")
+        began = time.monotonic()
+        it.reload(EVERYTHING.replace("127.0.0.1", "10.0.0.0/8") + certificates.settings())
+        assert read_all(client) == b""
+        assert time.monotonic() - began < 1 + SLACK_SECONDS
+    it.program.wait_for("client-lost", tls_error="no longer allowed")
+
+
 def opened(program: Program, folder: Path) -> int:
     """How many descriptors of a folder it has."""
     links = Path(f"/proc/{program.pid}/fd")

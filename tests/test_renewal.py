@@ -134,6 +134,16 @@ async def test_a_client_without_any_grant_is_told_and_closed(autojump_clock: Moc
         assert outcomes(c) == ["not-allowed"] * 2
 
 
+async def test_a_client_is_told_also_when_it_takes_seconds_to_judge_all_others(
+    autojump_clock: MockClock,
+) -> None:
+    """The first of thousands would otherwise be out of time before it is its turn."""
+    async with conversing() as c:
+        c.renew(grants=[ELSEWHERE])
+        autojump_clock.jump(2)
+        assert await c.heard_all() == GOODBYE
+
+
 async def test_a_client_without_any_grant_that_does_not_read_is_closed_as_well(
     autojump_clock: MockClock,
 ) -> None:

@@ -442,6 +442,16 @@ def test_a_settings_file_that_is_a_fifo_is_refused_at_once(tmp_path: Path) -> No
     assert caught.value.faults == [f"{fifo}: not a regular file; name a settings file that can be read"]
 
 
+def test_a_file_that_is_no_settings_is_not_read_into_memory(tmp_path: Path) -> None:
+    """A reload that is given a disk image by mistake costs the clients of a running server nothing."""
+    image = tmp_path / "trio-cmd.toml"
+    image.touch(0o600)
+    os.truncate(image, 1 << 40)  # of holes
+    with pytest.raises(SettingsError) as caught:
+        read_file(str(image))
+    assert caught.value.faults == [f"{image}: not TOML: longer than 4194304 bytes"]
+
+
 # The roots
 
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import socket
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -192,6 +194,43 @@ def test_held_clients_wait_for_a_reader_that_stalls_and_nothing_is_lost(
     (admitted,) = [r for r in records if r["action"] == "client-connected" and r["port"] == late_port]
     assert datetime.fromisoformat(admitted["timestamp"]) >= resumed
     assert program.errors() == ""
+
+
+def test_whoever_knocks_while_the_record_is_held_cannot_keep_it_from_being_opened(
+    start_logged: StartLogged, tmp_path: Path, write_settings: WriteSettings
+) -> None:
+    """Else a hundred connections, of whomever, would make a removed log file the end of the service."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    config = write_settings(HOLD + "[server]\nmax_clients = 4\n")
+    limit = ("prlimit", "--nofile=256:256")  # takes 300 connections for an attack
+    program = start_logged(folder / "log", "--config", config, prefix=limit)
+    with connect(program.port) as client, ExitStack() as stack:
+        shutil.rmtree(folder)
+        client.sendall(b"ping\n" * 200)
+        wait_until(lambda: says(program.port) == b"", "the record is held")
+        knocking = [stack.enter_context(connect(program.port)) for _ in range(300)]
+        assert read_all(knocking[-1]) == b"Too many connections. bye !\n"
+        folder.mkdir()
+        wait_until((folder / "log").exists, "the file is back")
+        for other in knocking:
+            other.close()
+        assert client.recv(5) == PONG
+    program.stop()
+    records = [json.loads(line) for line in (folder / "log").read_bytes().splitlines()]
+    summed = [record["count"] for record in records if record["action"] == "events-summed"]
+    one_by_one = [record for record in records if record["action"] == "client-connected"]
+    assert sum(summed) + len(one_by_one) >= 300
+
+
+def says(port: int) -> bytes:
+    """What a new client is told at once; nothing when it has to wait."""
+    with connect(port) as client:
+        client.settimeout(0.2)
+        client.sendall(b"ping\n")
+        with suppress(TimeoutError):
+            return client.recv(100)
+    return b""
 
 
 @pytest.mark.proof

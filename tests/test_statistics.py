@@ -3,7 +3,7 @@
 import pytest
 
 from trio_cmd.server.statistics import LastReload, digest_settings
-from trio_cmd.settings import Grant, Log, Program, ServerSettings, Settings
+from trio_cmd.settings import Grant, Layer, Log, Program, ServerSettings, Settings, load
 
 UPTIME, DF = Program(argv=["/usr/bin/uptime"]), Program(argv=["/usr/bin/df"])
 SYSLOG, AUTH = Log(file="/var/log/syslog"), Log(file="/var/log/auth.log")
@@ -16,6 +16,21 @@ def test_equal_settings_have_one_digest() -> None:
     assert digest_settings(first) == digest_settings(second)
     assert len(digest_settings(first)) == 12
     assert digest_settings(Settings()) == digest_settings(Settings(server=ServerSettings()))
+    grants = Grant(name="a", commands=("ping",)), Grant(name="b", commands=("ping",))
+    assert digest_settings(Settings(grants=grants)) == digest_settings(Settings(grants=grants[::-1]))
+
+
+def test_a_default_that_is_written_down_keeps_the_digest() -> None:
+    """The output of --print-config, used as the settings file, is no other settings."""
+    written = load([Layer("t.toml", {"limits": {"idle_seconds": 300}})])
+    assert digest_settings(written) == digest_settings(Settings())
+
+
+def test_another_order_of_arguments_has_another_digest() -> None:
+    """The same line of a client means something else on the two hosts."""
+    say = [Program(argv=["/bin/echo"], arguments=dict.fromkeys(order, "[a-z]+")) for order in ("ab", "ba")]
+    first, second = (digest_settings(Settings(programs={"say": each})) for each in say)
+    assert first != second
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_cmd.commands import COMMANDS
-from trio_cmd.server.tally import SECONDS, UNKNOWN, Tally
+from trio_cmd.server.tally import SECONDS, Tally
+from trio_cmd.settings import UNKNOWN
 
 
 def test_each_command_is_counted_by_outcome_and_by_how_long_it_took() -> None:

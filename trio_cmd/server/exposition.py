@@ -14,7 +14,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from trio_cmd.server.statistics import Statistics
-from trio_cmd.server.tally import SECONDS, UNKNOWN, Row, Tally
+from trio_cmd.server.tally import SECONDS, Row, Tally
+from trio_cmd.settings import UNKNOWN
 
 __all__ = ["Exposition"]
 

@@ -7,7 +7,7 @@ own, and a client that finishes, in a few milliseconds, is hardly ever met.
 
 import contextlib
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -32,13 +32,17 @@ MIN_IN_ALL = 4
 class Unfinished:
     """A handshake under way.
 
+    Args:
+        address: the client's.
+
     Attributes:
         why: it has failed; nothing as long as it has not.
     """
 
-    __slots__ = ("scope", "why")
+    __slots__ = ("address", "scope", "why")
 
-    def __init__(self) -> None:
+    def __init__(self, address: Address) -> None:
+        self.address = address
         self.scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_SECONDS)
         self.why = ""
 
@@ -78,7 +82,7 @@ class Handshakes:
         Raises:
             HandshakeFailed: it was ended: by its deadline, for a newer one, or because of ``stop``.
         """
-        key, unfinished = address_key(address), Unfinished()
+        key, unfinished = address_key(address), Unfinished(address)
         self._by_address.setdefault(key, {})[unfinished] = None
         self.count += 1
         self._make_room(address, key)
@@ -89,6 +93,13 @@ class Handshakes:
             self._forget(key, unfinished)
         if unfinished.scope.cancelled_caught:
             raise HandshakeFailed(unfinished.why or f"not finished in {HANDSHAKE_SECONDS:g} s")
+
+    def renew(self, is_admissible: Callable[[Address], bool]) -> None:
+        """End those of whoever would not be let in any more."""
+        for others in self._by_address.values():
+            for unfinished in others:
+                if not is_admissible(unfinished.address):
+                    unfinished.end("no longer allowed")
 
     def stop(self) -> None:
         """End all there are, and all to come."""
@@ -159,6 +170,10 @@ class TlsDoor:
         if not is_in_time(tls.peer_certificate(), time.time()):
             raise HandshakeFailed("certificate has expired")
         return tls
+
+    def renew(self, is_admissible: Callable[[Address], bool]) -> None:
+        """End the handshakes of whoever would not be let in any more."""
+        self._handshakes.renew(is_admissible)
 
     def stop(self) -> None:
         """End the handshakes under way; whoever comes now is closed."""

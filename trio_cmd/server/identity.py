@@ -103,8 +103,9 @@ class ClientIdentity:
         """
         self._access = access
         self._tables = tables
-        self.surroundings = tables.of(access.held(self.visitor, self._digests))
-        return access.is_admitted(self.visitor)
+        held = access.held(self.visitor, self._digests)
+        self.surroundings = tables.of(held)
+        return bool(held) or access.is_admitted(self.visitor)
 
     def may_go_on(self, name: bytes) -> bool:
         """Tell whether a command that has begun is still allowed, also one that is no longer offered."""

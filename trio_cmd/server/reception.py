@@ -1,5 +1,6 @@
 """One connection from its acceptance to its end: refused, or let into a conversation; both recorded."""
 
+import contextlib
 import itertools
 import socket
 import time
@@ -22,7 +23,7 @@ from trio_cmd.server.epoch import Epoch
 from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.handshakes import TlsDoor
 from trio_cmd.server.identity import ClientIdentity
-from trio_cmd.server.pressure import wait_while
+from trio_cmd.server.lobby import Lobby
 from trio_cmd.server.session import Session
 from trio_cmd.server.tls import peer_names
 from trio_cmd.server.unix_socket import Credentials, peer_credentials
@@ -141,6 +142,7 @@ class Reception:
         self._flooding = flooding
         self._is_stopping = is_stopping
         self._door = door
+        self._lobby = Lobby(self._is_held, self._count_free, log.bind(system=SYSTEM))
         self._attempts = WrongTokens()
         self._numbers = itertools.count()
         self.sessions: dict[Session, None] = {}
@@ -149,12 +151,14 @@ class Reception:
     def renew(self, epoch: Epoch) -> None:
         """Put other settings in force, for whoever comes and for whoever is there, at once."""
         self.epoch = epoch
+        self._door.renew(epoch.access.is_admissible)
         for session in list(self.sessions):
             session.renew(epoch.shared, epoch.access, epoch.tables)
 
     def stop(self) -> None:
         """Say goodbye to everybody, now or after the answers that are under way."""
         self._door.stop()
+        self._lobby.tell()
         for session in list(self.sessions):
             session.stop()
 
@@ -169,10 +173,27 @@ class Reception:
         log = self._log.bind(system=system, connection=number, **peer.fields())
         try:
             async with stream:
-                await wait_while(lambda: self.epoch.shared.sink.is_held() and not self._is_stopping())
-                await self._receive(stream, peer, log)
+                if await self._lobby.wait():
+                    await self._receive(stream, peer, log)
+                else:
+                    await self._turn_away(stream, peer, log)
         except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
             record_fault(log.bind(system=SYSTEM), errors)
+
+    def _is_held(self) -> bool:
+        return self.epoch.shared.sink.is_held() and not self._is_stopping()
+
+    def _count_free(self) -> int:
+        return self._admission.max_clients - self._admission.clients
+
+    async def _turn_away(self, stream: ClientStream, peer: Peer, log: EventLogger) -> None:
+        """Refuse a client without a record of its own."""
+        reason = "too-many-clients"
+        self._admission.refused[reason] += 1
+        visit = Visit()
+        visit.is_recorded = False  # the lobby sums up
+        with contextlib.suppress(trio.BrokenResourceError):  # it is gone already
+            await self._refuse(stream, peer.address() or "unix", reason, log, visit)
 
     async def _receive(self, stream: ClientStream, peer: Peer, log: EventLogger) -> None:
         """Refuse a client or let it in, and record its end."""

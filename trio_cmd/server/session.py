@@ -505,7 +505,13 @@ class Session:
             return  # it is on its way out already
         self._end("not-allowed")
         self.reason = "not-allowed"  # also of one whose answers were waited for
+        self._nursery.start_soon(self._hurry)
+
+    async def _hurry(self) -> None:
+        """Have an end of it soon: counted from when all clients are judged, however many there are."""
+        scope = self._nursery.cancel_scope
         scope.deadline = min(scope.deadline, trio.current_time() + DISMISS_SECONDS)
+        await trio.lowlevel.checkpoint()
 
     async def _finish(self) -> None:
         """Wait until all is answered and written, say goodbye, and let the client read it.

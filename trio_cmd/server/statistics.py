@@ -89,8 +89,15 @@ def digest_settings(settings: Settings) -> str:
 
     It is one of all values, defaults included, so it tells nothing of any of them.
     """
-    # Of logs the order counts: the first is the default.
-    values = [msgspec.to_builtins(settings), list(settings.logs)]
+    grants = tuple(sorted(settings.grants, key=lambda grant: grant.name))  # their order means nothing
+    # A default may be written 30 where a file's value is 30.0; converted, both are.
+    same = msgspec.convert({**msgspec.to_builtins(settings), "grants": msgspec.to_builtins(grants)}, Settings)
+    # Of logs the order counts, the first is the default; so does that of a program's arguments.
+    orders = [
+        list(settings.logs),
+        *([name, *settings.programs[name].arguments] for name in sorted(settings.programs)),
+    ]
+    values = [msgspec.to_builtins(same), orders]
     encoded = msgspec.json.encode(values, order="sorted")
     return hashlib.sha256(encoded).hexdigest()[:_DIGEST_DIGITS]
 

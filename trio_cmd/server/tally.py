@@ -8,9 +8,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["SECONDS", "UNKNOWN", "Row", "Tally"]
+from trio_cmd.settings import UNKNOWN
 
-UNKNOWN = "unknown"
+__all__ = ["SECONDS", "Row", "Tally"]
+
 # Each about three times the one before: from an answer out of memory to the hash of a large disk.
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 SHORTEST = SECONDS[0]

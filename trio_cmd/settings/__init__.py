@@ -34,7 +34,7 @@ from trio_cmd.settings.layers import (
 )
 from trio_cmd.settings.named import convert_logs, convert_programs
 from trio_cmd.settings.origins import find_origins
-from trio_cmd.settings.scraping import METRICS, check_metrics, check_metrics_host
+from trio_cmd.settings.scraping import METRICS, UNKNOWN, check_metrics, check_metrics_host
 from trio_cmd.settings.toml import write_toml
 from trio_cmd.settings.values import (
     ALGORITHMS,
@@ -55,6 +55,7 @@ __all__ = [
     "DEFAULT_PATH",
     "FLAGS",
     "METRICS",
+    "UNKNOWN",
     "Comphash",
     "Grant",
     "Layer",
@@ -115,7 +116,7 @@ def load(
             sections[section][key] = value
         stronger = convert_logs(layer, faults)  # comes first: the first is the default
         logs = {**stronger, **{name: log for name, log in logs.items() if name not in stronger}}
-        programs = convert_programs(layer, commands, faults) or programs
+        programs = convert_programs(layer, (*commands, UNKNOWN), faults) or programs
         grants |= convert_grants(layer, faults)
     if faults:
         raise SettingsError(faults)

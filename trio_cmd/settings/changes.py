@@ -52,6 +52,10 @@ def _entries(settings: Settings) -> Iterator[tuple[str, Any]]:
         value = getattr(settings, section)
         if section == "grants":
             yield from ((f"grants.{grant.name}", grant) for grant in value)
+        elif section == "programs":  # of arguments the order counts: so a client gives them
+            yield from (
+                (f"programs.{name}", (program, tuple(program.arguments))) for name, program in value.items()
+            )
         elif isinstance(value, Mapping):
             yield from ((f"{section}.{name}", entry) for name, entry in value.items())
         else:

@@ -22,6 +22,8 @@ __all__ = [
 ]
 
 DEFAULT_PATH = "/etc/trio-cmd.toml"
+# A thousand grants and programs have a hundredth of it; whatever is larger is another file.
+MAX_FILE_BYTES = 1 << 22
 
 
 class Layer(NamedTuple):
@@ -111,7 +113,8 @@ def read_file(path: str) -> Layer:
     """Read a settings file.
 
     Raises:
-        SettingsError: it cannot be read, is no TOML, or others than its owner and root may write it.
+        SettingsError: it cannot be read, is no TOML, is too long for settings, or others than its owner
+            and root may write it.
     """
     shown = escape(path)
     try:
@@ -124,8 +127,20 @@ def read_file(path: str) -> Layer:
                 raise SettingsError(
                     [f"{shown}: others than its owner may write it; chmod go-w {quote(path)}"]
                 )
-            return Layer(shown, tomllib.load(file))
+            return Layer(shown, _parse(file.read(MAX_FILE_BYTES + 1)))
     except OSError as error:
         raise SettingsError([f"{shown}: {error.strerror}; name a settings file that can be read"]) from error
     except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, or brackets without end
         raise SettingsError([f"{shown}: not TOML: {escape(str(error))}"]) from error
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """Read the bytes of a settings file.
+
+    Raises:
+        ValueError: they are no TOML.
+        RecursionError: they are nested without end.
+    """
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"longer than {MAX_FILE_BYTES} bytes")
+    return tomllib.loads(data.decode())

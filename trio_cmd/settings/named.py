@@ -74,7 +74,7 @@ def convert_programs(layer: Layer, commands: Collection[str], faults: list[str])
         if not NAME.fullmatch(name):
             faults.append(f"{path}: expected a name of a-z, 0-9 and -, beginning with a letter, at most 32")
         elif name in commands:
-            faults.append(f"{path}: this is a built-in command; choose another name")
+            faults.append(f"{path}: this name is taken; choose another")
         elif not isinstance(value, dict):
             faults.append(f"{path}: expected a table, [programs.{name}]")
         elif "argv" not in value:

@@ -9,10 +9,12 @@ from importlib.util import find_spec
 
 from trio_cmd.settings.values import Settings
 
-__all__ = ["METRICS", "check_metrics", "check_metrics_host"]
+__all__ = ["METRICS", "UNKNOWN", "check_metrics", "check_metrics_host"]
 
 METRICS = "metrics"
 """What lists it in a grant's commands; no program can have this name."""
+UNKNOWN = "unknown"
+"""What the metrics call all words that are no command; no program can have this name either."""
 
 
 def check_metrics_host(host: str) -> None:
