@@ -2,10 +2,11 @@
 
 The map, from the bottom; each layer imports only what is above it here:
 
-* ``errors``, ``escape``, ``settings``: what can go wrong, text made safe, every setting.
+* ``tokens``, ``escape``, ``errors``: tokens and how they are hidden, text made safe, what can go wrong.
+* ``addresses``, ``arguments``, ``executables``: what settings are made of.  ``settings``: all of them.
 * ``records``: what is recorded.  ``wire``: between bytes and values.  ``work``: slow things.
 * ``commands``: what a client can ask; one row of one table per command.
-* ``server``: a listener, its clients, their conversations.
+* ``server``: listeners, who may connect, clients, their conversations; reload, systemd, metrics.
 * ``cli``: the command line.
 
 A line's journey: ``server.session`` receives bytes, ``wire.lines`` cuts them, ``wire.messages``
