@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import queue
+import secrets
 import signal
 import socket
 import subprocess
@@ -256,8 +257,15 @@ def wait_until(is_true: Callable[[], bool], what: str) -> None:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Find a port that nobody listens on.
+
+    Below those the kernel gives to clients: between this look and its use no connection of another
+    test can get it.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 async def wait_for(is_true: Callable[[], bool]) -> None:
