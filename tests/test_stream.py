@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from program import read_all, reset
 from trio_cmd.wire.stream import (
@@ -255,3 +255,23 @@ async def test_only_tcp_can_be_told_to_confirm() -> None:
             stream.confirm()
             await two.send(b"x")
             assert await stream.receive_some() == b"x"
+
+
+async def test_whoever_was_interrupted_may_go_on_sending_for_a_while() -> None:
+    """A netcat that meets a reset while it sends leaves without showing why it was closed."""
+    async with tcp() as (client, served), trio.open_nursery() as nursery:
+
+        async def close() -> None:
+            served.send_nowait(b"line too long\n")
+            while served.waiting_bytes() != (0, 0):
+                await trio.sleep(0.001)
+            await linger(served, 1000, is_sending=True)
+            await served.aclose()
+
+        nursery.start_soon(close)
+        assert await client.receive_some() == b"line too long\n"
+        assert await client.receive_some() == b""
+        for _ in range(3):
+            await client.send_all(b"the rest of the line\n")
+            await wait_all_tasks_blocked()
+        await client.aclose()

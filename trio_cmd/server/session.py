@@ -63,6 +63,8 @@ STOPPING_LINGER_SECONDS = 0.5
 DISMISS_SECONDS = 0.8
 # A person does not make so many before reading the manual, a program never stops by itself.
 MAX_ERRORS = 20
+# Reasons that end a conversation in the middle of what the client says.
+INTERRUPTING = frozenset(("line-too-long", "slow-line", "too-many-errors", "bad-token"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -524,7 +526,8 @@ class Session:
             await self._wait_until_written()
         if self.reason != "wrong-protocol":
             seconds = STOPPING_LINGER_SECONDS if self.reason == "stopping" else LINGER_SECONDS
-            await linger(self._stream, seconds, is_ended=self._is_ended)
+            is_sending = self.reason in INTERRUPTING
+            await linger(self._stream, seconds, is_ended=self._is_ended, is_sending=is_sending)
 
     def _say_goodbye(self) -> None:
         limits = self._shared.limits

@@ -205,7 +205,9 @@ class PlainStream(ClientStream):
         return 1, 1
 
 
-async def linger(stream: ClientStream, seconds: float, *, is_ended: bool = False) -> None:
+async def linger(
+    stream: ClientStream, seconds: float, *, is_ended: bool = False, is_sending: bool = False
+) -> None:
     """Close the sending side and give the client the time to read what was sent.
 
     Closing a socket with unread input resets the connection, and a reset can destroy an answer
@@ -215,13 +217,14 @@ async def linger(stream: ClientStream, seconds: float, *, is_ended: bool = False
         stream: stays open; the caller closes it.
         seconds: how long at most; at most 64 KiB are read.
         is_ended: the client's end of input was already read.
+        is_sending: the client was interrupted, and more is to come though nothing has come yet.
 
     Cancel: nothing is left behind.
     """
     try:
         with trio.move_on_after(seconds):
             await stream.say_end()
-            if not is_ended and stream.waiting_bytes() != (0, 0):
+            if not is_ended and (is_sending or stream.waiting_bytes() != (0, 0)):
                 await drain(stream)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # the client was faster
