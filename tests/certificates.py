@@ -55,6 +55,8 @@ class Certificates:
     ) -> ssl.SSLContext:
         """Make what a client of Python needs, with a certificate or without, for one version or any."""
         context = ssl.create_default_context(cafile=self.ca)
+        # Python 3.11.2, Debian 12's own, would take a cut answer for a whole one.
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         if certificate:
             context.load_cert_chain(certificate)
         if version is not None:

@@ -350,6 +350,8 @@ def _complain(code: int, line: str) -> int:
 def _say(code: int, *lines: str) -> int:
     """Write to standard error, unless nobody reads there; returns the exit code."""
     if sys.stderr is not None and select.select([], [STANDARD_ERROR], [], 0)[1]:
-        with contextlib.suppress(OSError):  # its reader is gone
+        try:
             print(*map(redact, lines), sep="\n", file=sys.stderr)
+        except OSError:  # its reader is gone; what is left in the buffer would change the exit code
+            sys.stderr = None
     return code
