@@ -21,7 +21,7 @@ CERTIFICATES = [frozenset[str](), frozenset({"mon.example"}), frozenset({"spiffe
 
 
 def grant(commands: str = "ping", **conditions: object) -> Grant:
-    return Grant(name="g", commands=tuple(commands.split()), **conditions)  # type: ignore[arg-type]
+    return Grant(name="g", commands=tuple(commands.split()), **conditions)  # type: ignore[arg-type]  # by name
 
 
 def visitor(address: str = "127.0.0.1", certificate: frozenset[str] = frozenset()) -> Visitor:

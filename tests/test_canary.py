@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 import trio
@@ -262,7 +261,7 @@ def test_no_cut_of_a_record_leaves_a_piece_of_a_token(render: Render, size: int)
         def put(self, line: bytes, action: str) -> None:
             lines.append(line)
 
-    log = make_logger(cast("Any", Sink()), render)
+    log = make_logger(Sink(), render)
     fault = RuntimeError(b"y" * size + TOKEN + b" " + TOKEN * 100)
     record_fault(log, fault)
     with route_stdlib(log):

@@ -72,14 +72,14 @@ def sink() -> ListSink:
 
 @pytest.fixture
 def log(sink: ListSink) -> EventLogger:
-    return make_logger(sink, render_json)  # type: ignore[arg-type]
+    return make_logger(sink, render_json)
 
 
 def run(log: EventLogger, then: Callable[[], None]) -> tuple[int, FakeServer]:
     """Run the event loop with a fake server; returns the exit code and the server."""
     server = FakeServer(then)
     with note_signals() as noted:
-        return cli._run(server, log, noted), server  # type: ignore[arg-type]
+        return cli._run(server, log, noted), server  # type: ignore[arg-type]  # a fake
 
 
 # Checking, and what is wrong

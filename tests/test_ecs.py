@@ -96,7 +96,7 @@ def sink() -> OneSink:
 
 @pytest.fixture
 def log(sink: OneSink) -> EventLogger:
-    return make_logger(sink, EcsRender(SEED), lambda: NOW)  # type: ignore[arg-type]
+    return make_logger(sink, EcsRender(SEED), lambda: NOW)
 
 
 # As the server fills them: text where it is not a number.

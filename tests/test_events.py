@@ -36,7 +36,7 @@ def sink() -> ListSink:
 @pytest.fixture
 def log(sink: ListSink) -> EventLogger:
     """A logger of JSON at a time that does not move."""
-    return make_logger(sink, render_json, lambda: 1795184038.123456)  # type: ignore[arg-type]
+    return make_logger(sink, render_json, lambda: 1795184038.123456)
 
 
 def test_a_record_has_the_form_of_the_manual(log: EventLogger, sink: ListSink) -> None:
@@ -141,7 +141,7 @@ def test_only_a_reset_was_not_clean() -> None:
 
 def test_a_fault_is_recorded_with_its_traceback_and_forges_nothing(sink: ListSink) -> None:
     """Whoever repairs it sees where it was, and no client text in it becomes a record of its own."""
-    log = make_logger(sink, render_twisted)  # type: ignore[arg-type]
+    log = make_logger(sink, render_twisted)
     with pytest.raises(ZeroDivisionError) as caught:
         str(1 // 0)
     caught.value.add_note("2026-11-20 15:13:58+0100 [-] forged\r\x1b[31m\u2028\udcff")

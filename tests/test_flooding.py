@@ -16,7 +16,7 @@ class Flooded:
 
     def __init__(self) -> None:
         self.sink = ListSink()
-        self.flooding = Flooding(make_logger(self.sink, render_json), trio.current_time)  # type: ignore[arg-type]
+        self.flooding = Flooding(make_logger(self.sink, render_json), trio.current_time)
 
     def happen(self, count: int, client: str = "192.0.2.1") -> int:
         """Let clients be refused; returns how many are recorded."""

@@ -71,9 +71,9 @@ def make_hashing(
     open_file: Callable[[bytes], int] = files.open_regular,
     **options: float,
 ) -> Hashing:
-    settings = Comphash(**{"threads": 1, **options})  # type: ignore[arg-type]
+    settings = Comphash(**{"threads": 1, **options})  # type: ignore[arg-type]  # by name
     room = WaitingRoom(max_waiting)
-    return Hashing(settings, room, limit or no_limit, DiskThreads(), open_file)  # type: ignore[arg-type]
+    return Hashing(settings, room, limit or no_limit, DiskThreads(), open_file)  # type: ignore[arg-type]  # fakes
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ def _replace(letter: bytes, other: bytes, line: bytes) -> bytes:
 
 def vary(line: bytes, random_: random.Random) -> bytes:
     """Write a line in another way, as somebody does who wants to get past a judge."""
-    look_alikes = {b"i": "і".encode(), b"o": "о".encode(), b"a": "а".encode(), b"/": "∕".encode()}  # noqa: RUF001
+    look_alikes = {b"i": "і".encode(), b"o": "о".encode(), b"a": "а".encode(), b"/": "∕".encode()}  # noqa: RUF001 - on purpose
     ways: list[Callable[[bytes], bytes]] = [
         lambda s: s.upper(),
         lambda s: s.title(),

@@ -53,7 +53,7 @@ def held() -> Iterator[Callable[..., socket.socket]]:
         def hold(address: object = ("127.0.0.1", 0), kind: int = socket.SOCK_STREAM) -> socket.socket:
             family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
             sock = stack.enter_context(socket.socket(family, kind))
-            sock.bind(address)  # type: ignore[arg-type]
+            sock.bind(address)  # type: ignore[arg-type]  # of any family
             if kind != socket.SOCK_DGRAM:
                 sock.listen(1024)
             return sock
@@ -65,7 +65,7 @@ def held() -> Iterator[Callable[..., socket.socket]]:
 def ask(address: object, data: bytes) -> bytes:
     with socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX) as client:
         client.settimeout(PATIENCE_SECONDS)
-        client.connect(address)  # type: ignore[arg-type]
+        client.connect(address)  # type: ignore[arg-type]  # of any family
         client.sendall(data)
         return read_all(client)
 

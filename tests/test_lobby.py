@@ -1,7 +1,5 @@
 """Connections that come while nothing more may be recorded."""
 
-from typing import Any, cast
-
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -18,9 +16,7 @@ class Door:
         self.sink = ListSink()
         self.is_held = True
         self.let_in: list[bool] = []
-        self.lobby = Lobby(
-            lambda: self.is_held, lambda: free, make_logger(cast("Any", self.sink), render_json)
-        )
+        self.lobby = Lobby(lambda: self.is_held, lambda: free, make_logger(self.sink, render_json))
 
     async def come(self) -> None:
         self.let_in.append(await self.lobby.wait())

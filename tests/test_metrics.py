@@ -100,7 +100,7 @@ class Scraped:
     def __init__(self, *grants: Grant) -> None:
         self.sink = ListSink()
         self.port = free_port()
-        log = make_logger(cast("Any", self.sink), render_json)
+        log = make_logger(self.sink, render_json)
         self.server = MetricsServer(
             Metrics(port=self.port), Access(grants).may_scrape, lambda: b"body\n", log
         )
@@ -234,9 +234,7 @@ async def test_an_address_that_is_taken_is_said_with_its_keys() -> None:
     """The start ends with exit code 71 and the name of what to change."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = Metrics(port=taken.getsockname()[1])
-        server = MetricsServer(
-            settings, Access(()).may_scrape, bytes, make_logger(cast("Any", ListSink()), render_json)
-        )
+        server = MetricsServer(settings, Access(()).may_scrape, bytes, make_logger(ListSink(), render_json))
         with pytest.RaisesGroup(
             pytest.RaisesExc(ListenError, match=r"choose another port with metrics\.port")
         ):

@@ -406,7 +406,7 @@ async def test_reaper_rests_between_groups(reaper: GroupReaper) -> None:
     """One group after another is ended, and between them the reaper costs nothing."""
     for _ in range(2):
         group = await start_orphan(reaper)
-        await wait_for(lambda group=group: is_gone(group))  # type: ignore[misc]
+        await wait_for(lambda group=group: is_gone(group))  # type: ignore[misc]  # mypy infers no default
         await wait_for(lambda: not reaper._has_work.is_set())
 
 

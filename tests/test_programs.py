@@ -258,7 +258,7 @@ def test_nobody_is_left_when_a_program_has_ended(
     codes = [answer["error"]["code"] if "error" in answer else "ok" for answer in told]
     assert codes == len(LEFTOVERS) * [{"exit 0": "ok"}.get(end, "deadline")]
     for pid in pids(tmp_path):
-        wait_until(lambda pid=pid: is_gone(pid), "everybody gone")  # type: ignore[misc]
+        wait_until(lambda pid=pid: is_gone(pid), "everybody gone")  # type: ignore[misc]  # mypy infers no default
     wait_until(lambda: not program.children(), "its children gone")
     assert program.ask(b"ping\n") == b"pong\n"
 
@@ -271,7 +271,7 @@ def test_nobody_is_left_when_the_client_resets(offer: Offer, tmp_path: Path) -> 
     assert not any(map(is_gone, running))
     reset(client)
     for pid in running:
-        wait_until(lambda pid=pid: is_gone(pid), "everybody gone")  # type: ignore[misc]
+        wait_until(lambda pid=pid: is_gone(pid), "everybody gone")  # type: ignore[misc]  # mypy infers no default
     wait_until(lambda: not program.children(), "its children gone")
     program.wait_for("command-completed", command="deaf", outcome="gone")
 

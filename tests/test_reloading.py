@@ -32,7 +32,7 @@ class Reader:
         self.disk = threading.Event()
         self.disk.set()
         self.sink = ListSink()
-        log = make_logger(self.sink, render_json)  # type: ignore[arg-type]
+        log = make_logger(self.sink, render_json)
         self.reloading = Reloading(self.read, lambda: self.settings, self.renew, log)
 
     def read(self, in_force: Settings) -> Prepared:
@@ -111,7 +111,7 @@ async def test_a_fault_in_putting_them_in_force_costs_no_server(nursery: trio.Nu
     """The traceback is recorded, and the next reload is tried as ever."""
     reader = Reader()
     nursery.start_soon(reader.reloading.run)
-    reader.reloading._renew = lambda prepared: 1 / 0  # type: ignore[assignment]
+    reader.reloading._renew = lambda prepared: 1 / 0  # type: ignore[assignment]  # raises
     reader.reloading.want()
     await reader.wait_for("reload-refused")
     assert "ZeroDivisionError" in reader.sink.actions("handler-crashed")[0]["exception"]

@@ -65,7 +65,7 @@ def render(event: Event, text: str, how: Callable[[Mapping[str, Any], float], by
         "closed": shown,
         "max_clients": 1,
     }
-    log = make_logger(OneSink(), how, lambda: NOW)  # type: ignore[arg-type]
+    log = make_logger(OneSink(), how, lambda: NOW)
     log = log.bind(system=f"CmdProtocol,123456789,{CLIENT}", connection=123456789, client=CLIENT, port=53412)
     log.record(event, **{**in_sentences, **values})
     (line,) = lines

@@ -94,7 +94,7 @@ async def test_a_program_that_is_no_longer_offered_runs_to_its_end(autojump_cloc
     async with conversing() as c:
         await c.say(b"slow a\n")
         whole = c.identity._tables.whole
-        del whole.commands[b"slow"]  # type: ignore[attr-defined]
+        del whole.commands[b"slow"]  # type: ignore[attr-defined]  # a dict
         c.renew(grants=[ALL])
         c.slow.finish("a")
         assert await c.heard() == b"slow a is done\n"

@@ -48,7 +48,7 @@ async def test_a_report_is_one_whole_line_whatever_runs(nursery: trio.Nursery) -
         def put(self, line: bytes, action: str) -> None:
             lines.append(line)
 
-    log = make_logger(OneSink(), render_json)  # type: ignore[arg-type]
+    log = make_logger(OneSink(), render_json)
     log.record(events.REPORT, count=made["tasks"]["count"], **made)
     assert len(lines[0]) <= MAX_LINE_BYTES
     assert b'"truncated"' not in lines[0]

@@ -402,7 +402,7 @@ async def test_a_stop_in_the_middle_of_a_reload_is_not_followed_by_ready() -> No
             told.append("stopping")
 
     async with running() as it:
-        it.server._reloading._read = lambda in_force: disk.wait(20)  # type: ignore[assignment, return-value]
+        it.server._reloading._read = lambda in_force: disk.wait(20)  # type: ignore[assignment, return-value]  # raises
         it.server._reloading.began = Told({}, it.server._log).reloading
         it.server._notifier = Told({}, it.server._log)
         it.server.reload()

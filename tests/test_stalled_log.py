@@ -299,7 +299,7 @@ def test_a_killed_server_is_back_at_once_and_has_torn_one_line_at_most(
         for thread in (*senders, *readers):
             thread.start()
         size = log.stat().st_size
-        wait_until(lambda size=size: log.stat().st_size > size + 500_000, "a log under load")  # type: ignore[misc]
+        wait_until(lambda size=size: log.stat().st_size > size + 500_000, "a log under load")  # type: ignore[misc]  # mypy infers no default
         program.process.kill()
         program.wait()
         for thread in (*senders, *readers):

@@ -18,7 +18,7 @@ class Records:
     def __init__(self) -> None:
         self.fields: list[dict[str, Any]] = []
         self.now = 1000.0
-        self.logger = make_logger(self, self._render)  # type: ignore[arg-type]
+        self.logger = make_logger(self, self._render)
 
     def put(self, line: bytes, action: str) -> None:
         assert action == "message"

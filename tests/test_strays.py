@@ -285,7 +285,7 @@ def test_stray_that_cannot_be_killed_does_not_end_the_server(
 
     monkeypatch.setattr(os, "killpg", refuse)
     assert looking_back().sweep(NOW, 0)
-    processes._signal_group(child.pid, 9)  # type: ignore[arg-type]
+    processes._signal_group(child.pid, 9)  # type: ignore[arg-type]  # a process group never seen
 
 
 def test_kernel_without_a_list_of_children_has_no_strays(monkeypatch: pytest.MonkeyPatch) -> None:

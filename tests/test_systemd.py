@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 import trio
@@ -72,7 +71,7 @@ def sink() -> ListSink:
 
 
 def notifying(told: Mapping[str, str], sink: ListSink) -> Notifier:
-    return Notifier(told, make_logger(cast("Any", sink), render_json))
+    return Notifier(told, make_logger(sink, render_json))
 
 
 def answers(program: Program) -> bool:

@@ -251,7 +251,7 @@ def test_no_command_can_be_put_before_the_handshake(sealed: Program, certificate
         client.do_handshake()
     hello = outgoing.read()
     for injected in (b"ping\n" + hello, hello + b"ping\n", hello[:50] + b"ping\n" + hello[50:]):
-        lost = lost_after(sealed, lambda sent=injected: sealed.ask(sent))  # type: ignore[misc]
+        lost = lost_after(sealed, lambda sent=injected: sealed.ask(sent))  # type: ignore[misc]  # mypy infers no default
         assert (lost["reason"], lost["requests"]) == ("tls-failed", 0)
     assert not sealed.actions("handler-crashed")
 

@@ -15,6 +15,7 @@ __all__ = [
     "Network",
     "address_key",
     "is_local",
+    "is_local_host",
     "is_local_network",
     "parse_address",
     "parse_network",
@@ -81,6 +82,11 @@ def is_local(address: Address) -> bool:
 def is_local_network(network: Network) -> bool:
     """Tell whether only clients on this host are in a network."""
     return network == "unix" or network.is_loopback
+
+
+def is_local_host(host: str) -> bool:
+    """Tell whether only clients on this host reach a listener of the settings: an address, or a word."""
+    return host in ("", "localhost") or (host != "*" and ipaddress.ip_address(host).is_loopback)
 
 
 def address_key(address: Address) -> Hashable:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from trio_cmd.errors import SettingsError
 from trio_cmd.escape import quote
@@ -21,7 +21,14 @@ from trio_cmd.records.render import Render, render_json, render_twisted
 from trio_cmd.records.sink import Sink
 from trio_cmd.settings import Logging
 
-__all__ = ["EventLogger", "Render", "Sink", "make_logger", "open_records"]
+__all__ = ["EventLogger", "LineSink", "Render", "Sink", "make_logger", "open_records"]
+
+
+class LineSink(Protocol):
+    """Where a logger puts its lines: a ``Sink``, or what a test looks into."""
+
+    def put(self, line: bytes, action: str) -> None:
+        """Take the line of a record, and its action."""
 
 
 def open_records(
@@ -95,7 +102,7 @@ def _open_output(settings: Logging, fd: int) -> Output:
         raise SettingsError([fault]) from error
 
 
-def make_logger(sink: Sink, render: Render, now: Callable[[], float] = time.time) -> EventLogger:
+def make_logger(sink: LineSink, render: Render, now: Callable[[], float] = time.time) -> EventLogger:
     """Make a logger that renders its records into a sink.
 
     Args:

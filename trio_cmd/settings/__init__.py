@@ -13,7 +13,7 @@ from msgspec import Struct
 from trio_cmd.errors import SettingsError
 from trio_cmd.escape import escape
 from trio_cmd.settings.changes import changed_keys, keep_listeners
-from trio_cmd.settings.conversion import convert, nearest
+from trio_cmd.settings.conversion import check_absolute_path, convert, nearest
 from trio_cmd.settings.granted import (
     check_commands,
     check_exposure,
@@ -172,12 +172,6 @@ def _check_roots(roots: Iterable[str]) -> None:
         raise ValueError("expected absolute paths of folders")
 
 
-def _check_log_file(path: str) -> None:
-    """Let a path mean the same file wherever the server is started."""
-    if path and (not path.startswith("/") or "\0" in path):
-        raise ValueError("expected an absolute path")
-
-
 def _accept(value: Any) -> None:
     """Find nothing wrong with what its type allows."""
 
@@ -185,7 +179,7 @@ def _accept(value: Any) -> None:
 _CHECKS: Mapping[str, Callable[[Any], None]] = {
     "server.host": check_host,
     "server.unix_socket": check_unix_socket,
-    "logging.file": _check_log_file,
+    "logging.file": check_absolute_path,
     "metrics.host": check_metrics_host,
     "comphash.roots": _check_roots,
 }

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
-__all__ = ["convert", "nearest", "telling"]
+__all__ = ["check_absolute_path", "convert", "nearest", "telling"]
 
 _DIGITS = re.compile("-?[0-9]{1,18}", re.ASCII)
 
@@ -41,6 +41,16 @@ def convert(value: Any, kind: type[_T] | Any, *, is_text: bool = False) -> _T:
         raise ValueError(
             "expected " + " or ".join(choices) if choices else expected[0].lower() + expected[1:]
         ) from error
+
+
+def check_absolute_path(path: str) -> None:
+    """Let a path mean the same wherever the server is started; an empty one is none.
+
+    Raises:
+        ValueError: what was expected.
+    """
+    if path and (not path.startswith("/") or "\0" in path):
+        raise ValueError("expected an absolute path")
 
 
 def nearest(key: str, known: Iterable[str]) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from trio_cmd.addresses import is_local_network, parse_network
+from trio_cmd.addresses import is_local_host, is_local_network, parse_network
 from trio_cmd.escape import escape
-from trio_cmd.settings.conversion import convert, nearest, telling
+from trio_cmd.settings.conversion import check_absolute_path, convert, nearest, telling
 from trio_cmd.settings.layers import Layer
 from trio_cmd.settings.values import NAME, Grant, Settings
 
@@ -128,18 +128,14 @@ def check_unix_socket(path: str) -> None:
     Raises:
         ValueError: what was expected.
     """
-    if path and (not path.startswith("/") or "\0" in path):
-        raise ValueError("expected an absolute path")
+    check_absolute_path(path)
     if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
         raise ValueError(f"expected a path of at most {MAX_UNIX_PATH_BYTES} bytes")
 
 
 def is_exposed(settings: Settings) -> bool:
     """Tell whether other hosts can reach the listener."""
-    host = settings.server.host
-    if host in ("", "localhost"):
-        return False
-    return host == "*" or not ipaddress.ip_address(host).is_loopback
+    return not is_local_host(settings.server.host)
 
 
 def check_exposure(settings: Settings, *, are_roots_set: bool) -> list[str]:

@@ -7,6 +7,7 @@
 import ipaddress
 from importlib.util import find_spec
 
+from trio_cmd.addresses import is_local_host
 from trio_cmd.settings.values import Settings
 
 __all__ = ["METRICS", "UNKNOWN", "check_metrics", "check_metrics_host"]
@@ -47,13 +48,9 @@ def check_metrics(settings: Settings) -> list[str]:
             " pip install 'trio-cmd[metrics]', or set metrics.port = 0"
         )
     is_named = any(grant.addresses and METRICS in grant.commands for grant in settings.grants)
-    if not (is_named or _is_loopback(settings.metrics.host)):
+    if not (is_named or is_local_host(settings.metrics.host)):
         faults.append(
             f"metrics.host: {settings.metrics.host} can be reached from other hosts;"
             f" say which ones may scrape: [[grants]] with addresses and {METRICS} in its commands"
         )
     return faults
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (host != "*" and ipaddress.ip_address(host).is_loopback)

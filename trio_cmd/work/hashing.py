@@ -95,7 +95,7 @@ class Hashing:
     def under(self, settings: Comphash, open_file: Callable[[bytes], int]) -> "Hashing":
         """Give the same hashing, on the same threads, by other settings; what is under way keeps its own."""
         other = copy.copy(self)
-        other._settings, other._open_file = settings, open_file  # noqa: SLF001
+        other._settings, other._open_file = settings, open_file  # noqa: SLF001 - of our own kind
         return other
 
     def resize(self, threads: int) -> None:
