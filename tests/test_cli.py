@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import trio
 
-from trio_cmd import __version__, cli
+from trio_cmd import __version__, cli, preparation
 from trio_cmd.cli import EXIT_CANNOT_LISTEN, EXIT_OK, EXIT_SETTINGS, EXIT_USAGE, main
 from trio_cmd.errors import ListenError, SettingsError
+from trio_cmd.flags import parse_flags
 from trio_cmd.records import EventLogger, make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.server import signals
@@ -61,7 +62,7 @@ def no_default_settings_file(
 ) -> str:
     """Leave the host's own settings file out of the tests; returns the path looked for instead."""
     path = str(tmp_path_factory.mktemp("etc") / "trio-cmd.toml")
-    monkeypatch.setattr(cli, "DEFAULT_PATH", path)
+    monkeypatch.setattr(preparation, "DEFAULT_PATH", path)
     return path
 
 
@@ -152,7 +153,6 @@ def test_help_names_every_flag(capsys: Capture) -> None:
 def test_help_fits_a_screen(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has scrolled away on a terminal of 24 lines and 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(cli, "DEFAULT_PATH", "/etc/trio-cmd.toml")
     with pytest.raises(SystemExit):
         main(["--help"], {})
     lines = capsys.readouterr().out.splitlines()
@@ -261,8 +261,8 @@ def test_no_line_on_standard_error_shows_a_token(capfd: Capture) -> None:
 
 def check_port(argv: list[str], environ: dict[str, str]) -> int:
     """Which port the settings give that these arguments and variables lead to."""
-    args = cli._parser().parse_args(argv)
-    return cli._load_settings(args, environ)[0].server.port
+    args = parse_flags(argv)
+    return preparation.load_settings(args, environ)[0].server.port
 
 
 def test_the_settings_file_is_the_flags_then_the_variables_then_the_hosts(
@@ -383,13 +383,13 @@ def test_a_reload_is_judged_by_where_the_server_listens(
     """A file for the loopback must not open to other hosts what listens everywhere."""
     monkeypatch.setattr(os, "geteuid", lambda: 0 if is_root else 1000)
     everywhere = Settings(server=ServerSettings(host="*"))
-    args = cli._parser().parse_args(["--allow", "10.0.0.0/8", "--root", "/tmp"])
+    args = parse_flags(["--allow", "10.0.0.0/8", "--root", "/tmp"])
     if is_root:
         with pytest.raises(SettingsError, match="and this is root"):
-            cli._prepare(args, {}, (), everywhere)
+            preparation.prepare(args, {}, (), everywhere)
     else:
-        with cli._prepare(args, {}, (), everywhere).roots:
+        with preparation.prepare(args, {}, (), everywhere).roots:
             pass
     for flags, fault in ((["--root", "/tmp"], "say which ones"), (["--allow", "::1"], "say which folders")):
         with pytest.raises(SettingsError, match=fault):
-            cli._prepare(cli._parser().parse_args(flags), {}, (), everywhere)
+            preparation.prepare(parse_flags(flags), {}, (), everywhere)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_cmd import cli
+from trio_cmd import preparation
 from trio_cmd.cli import EXIT_OK, EXIT_SETTINGS, main
 from trio_cmd.settings import ALGORITHMS, Layer, Settings, load, read_file, write_toml
 
@@ -78,7 +78,7 @@ VALUES = st.fixed_dictionaries(
 @pytest.fixture(autouse=True)
 def no_default_settings_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the host's own settings file out of the tests."""
-    monkeypatch.setattr(cli, "DEFAULT_PATH", "/nowhere/trio-cmd.toml")
+    monkeypatch.setattr(preparation, "DEFAULT_PATH", "/nowhere/trio-cmd.toml")
 
 
 @given(VALUES)
