@@ -14,6 +14,7 @@ from trio_cmd.server import signals
 from trio_cmd.server.exposition import Exposition
 from trio_cmd.server.statistics import LastReload, Statistics
 from trio_cmd.server.tally import Tally
+from trio_cmd.server.workshop import WorkStatistics
 from trio_cmd.settings import Settings
 from trio_cmd.work.sharing import SharingStatistics
 
@@ -96,19 +97,21 @@ def empty() -> Statistics:
         uptime_seconds=0,
         clients=0,
         admitted=0,
-        hung=0,
-        hashed_bytes=0,
         pending_bytes=0,
         gone={},
         refused={},
-        running={"x": 0},
-        waiting={"x": 0},
+        work=WorkStatistics(
+            running={"x": 0},
+            waiting={"x": 0},
+            hung=0,
+            hashed_bytes=0,
+            sharing=SharingStatistics(0, 0, 0),
+        ),
         places={},
         version="1.2.3",
         settings="",
         last_reload=LastReload(),
         tally=Tally([b"ping"]),
-        sharing=SharingStatistics(0, 0, 0),
         records=SinkStatistics(0, 0, 0, is_stalled=False),
     )
 

@@ -66,8 +66,8 @@ def released(reader: Reader) -> Iterator[None]:
 async def test_good_settings_are_put_in_force_and_told(nursery: trio.Nursery) -> None:
     """The record says what changed, and what did not because it needs a restart."""
     reader, calls = Reader(), []
-    reader.reloading.began = lambda: calls.append("began")
-    reader.reloading.ended = lambda: calls.append("ended")
+    reader.reloading._began = lambda: calls.append("began")
+    reader.reloading._ended = lambda: calls.append("ended")
     nursery.start_soon(reader.reloading.run)
     reader.reloading.want()
     record = await reader.wait_for("reloaded")

@@ -175,13 +175,13 @@ async def test_a_budget_that_is_spent_while_work_waits_for_its_place_stops_it(tm
         logs={"lab": Log(file=str(tmp_path / "log"))},
     )
     async with running(of) as it, await it.connect() as client:
-        async with it.server._children.place("another"):
+        async with it.server._workshop._children.place("another"):
             await client.send_all(b"lastlog\n")
-            while not it.server._children.statistics().waiting:
+            while not it.server._workshop._children.statistics().waiting:
                 await trio.sleep(0.002)
-            it.server._shared.budget.bytes += 1 << 30
+            it.server._workshop.budget.bytes += 1 << 30
         answer = await client.receive_some()
-        it.server._shared.budget.bytes -= 1 << 30
+        it.server._workshop.budget.bytes -= 1 << 30
     assert answer == b"An error occured : too many answers wait for their readers; try again later\n"
 
 
@@ -403,7 +403,7 @@ async def test_a_stop_in_the_middle_of_a_reload_is_not_followed_by_ready() -> No
 
     async with running() as it:
         it.server._reloading._read = lambda in_force: disk.wait(20)  # type: ignore[assignment, return-value]  # raises
-        it.server._reloading.began = Told({}, it.server._log).reloading
+        it.server._reloading._began = Told({}, it.server._log).reloading
         it.server._notifier = Told({}, it.server._log)
         it.server.reload()
         await is_read.wait()

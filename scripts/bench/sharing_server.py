@@ -13,7 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 from trio_cmd.cli import main
-from trio_cmd.server import server
+from trio_cmd.server import workshop
 from trio_cmd.work import logs
 from trio_cmd.work.processes import run_program
 from trio_cmd.work.sharing import Run, Sharer, Sharing
@@ -50,7 +50,7 @@ KINDS = {"shared": Sharing, "alone": Alone}
 def serve(kind: str, counts: Path, *args: str) -> int:
     """Run the program and leave the counts."""
     children = Children()
-    with patch.object(logs, "run_program", children.run), patch.object(server, "Sharing", KINDS[kind]):
+    with patch.object(logs, "run_program", children.run), patch.object(workshop, "Sharing", KINDS[kind]):
         code = main(args)
     counts.write_text(f"{children.started} {children.most}")
     return code

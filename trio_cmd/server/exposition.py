@@ -57,9 +57,10 @@ class _Statistics(Collector):
         yield _counters("connections", "Connections, by what came of them.", "result", results)
         yield _gauge("connections_active", "Clients that are connected.", now.clients)
         yield from _commands(now.tally)
-        yield _counter("hashed_bytes", "Bytes of all files that have got a digest.", now.hashed_bytes)
-        yield _gauges("running", "Work under way, and reads that hang.", {**now.running, "hung": now.hung})
-        yield _gauges("waiting", "Work that waits for a place.", now.waiting)
+        yield _counter("hashed_bytes", "Bytes of all files that have got a digest.", now.work.hashed_bytes)
+        running = {**now.work.running, "hung": now.work.hung}
+        yield _gauges("running", "Work under way, and reads that hang.", running)
+        yield _gauges("waiting", "Work that waits for a place.", now.work.waiting)
         yield _counter("shared", "Commands answered by a run that answered others as well.", now.tally.shared)
         yield _counter("events_lost", "Records that were lost.", now.records.lost)
         succeeded = now.last_reload.succeeded

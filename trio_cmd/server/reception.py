@@ -117,7 +117,6 @@ class Reception:
         sweeper: keeps their deadlines.
         flooding: decides which refusals are recorded by themselves.
         is_stopping: tells whether the server stops.
-        door: makes TLS of TCP connections.
 
     Attributes:
         epoch: the settings in force and all that is made of them.
@@ -133,7 +132,6 @@ class Reception:
         sweeper: Sweeper,
         flooding: Flooding,
         is_stopping: Callable[[], bool],
-        door: TlsDoor,
     ) -> None:
         self.epoch = epoch
         self._log = log
@@ -141,7 +139,7 @@ class Reception:
         self._sweeper = sweeper
         self._flooding = flooding
         self._is_stopping = is_stopping
-        self._door = door
+        self._door = TlsDoor(admission.max_clients)
         self._lobby = Lobby(self._is_held, self._count_free, log.bind(system=SYSTEM))
         self._attempts = WrongTokens()
         self._numbers = itertools.count()
@@ -151,6 +149,7 @@ class Reception:
     def renew(self, epoch: Epoch) -> None:
         """Put other settings in force, for whoever comes and for whoever is there, at once."""
         self.epoch = epoch
+        self._door.resize(self._admission.max_clients)
         self._door.renew(epoch.access.is_admissible)
         for session in list(self.sessions):
             session.renew(epoch.shared, epoch.access, epoch.tables)

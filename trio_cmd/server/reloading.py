@@ -17,13 +17,22 @@ from trio_cmd.server.epoch import Prepared
 from trio_cmd.server.statistics import LastReload
 from trio_cmd.settings import Settings, changed_keys, keep_listeners
 
-__all__ = ["Read", "Reloading"]
+__all__ = ["Read", "Reloading", "read_nothing"]
 
 # To read a file, the certificates and to look at some programs takes milliseconds.
 READ_SECONDS = 10.0
 
 Read = Callable[[Settings], Prepared]
 """Reads the settings again, given those in force; it may wait for a disk.  Raises ``SettingsError``."""
+
+
+def read_nothing(in_force: Settings) -> Prepared:
+    """Refuse to read the settings again.
+
+    Raises:
+        SettingsError: always.
+    """
+    raise SettingsError(["there is nothing to read them from"])
 
 
 class Reloading:
@@ -34,11 +43,11 @@ class Reloading:
         in_force: gives the settings in force.
         renew: puts others in force.
         log: records what came of it.
+        began: called before the settings are read.
+        ended: called when it is known what came of it.
 
     Attributes:
         last: what came of the last time.
-        began: called before the settings are read.
-        ended: called when it is known what came of it.
     """
 
     def __init__(
@@ -47,6 +56,8 @@ class Reloading:
         in_force: Callable[[], Settings],
         renew: Callable[[Prepared], None],
         log: EventLogger,
+        began: Callable[[], object] = lambda: None,
+        ended: Callable[[], object] = lambda: None,
     ) -> None:
         self._read = read
         self._in_force = in_force
@@ -55,8 +66,8 @@ class Reloading:
         self._wanted = trio.Event()
         self._thread = trio.CapacityLimiter(1)  # one that hangs is not joined by others
         self.last = LastReload()
-        self.began: Callable[[], object] = lambda: None
-        self.ended: Callable[[], object] = lambda: None
+        self._began = began
+        self._ended = ended
 
     def want(self) -> None:
         """Have the settings read: now, or once more after the reading that is under way."""
@@ -70,11 +81,11 @@ class Reloading:
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
-            self.began()
+            self._began()
             try:
                 self.last = LastReload(time.time(), await self._reload())
             finally:
-                self.ended()
+                self._ended()
 
     async def _reload(self) -> bool:
         """Read, and record what came of it; returns whether the new settings are in force."""

@@ -16,9 +16,6 @@ import msgspec
 import trio
 
 from trio_cmd.addresses import Address
-from trio_cmd.commands import COMMANDS, Surroundings
-from trio_cmd.commands.programs import program_rows
-from trio_cmd.errors import SettingsError
 from trio_cmd.records import EventLogger, Sink, events
 from trio_cmd.records.events import record_fault
 from trio_cmd.server.access import Access
@@ -27,31 +24,22 @@ from trio_cmd.server.deadlines import Sweeper, tick_seconds
 from trio_cmd.server.descriptors import fit_descriptors
 from trio_cmd.server.epoch import Epoch, Prepared
 from trio_cmd.server.flooding import Flooding
-from trio_cmd.server.handshakes import TlsDoor
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import Tables
 from trio_cmd.server.inherited import Inherited
 from trio_cmd.server.listeners import Listeners
 from trio_cmd.server.metrics import MetricsServer
 from trio_cmd.server.reception import SYSTEM, Reception
-from trio_cmd.server.reloading import Read, Reloading
-from trio_cmd.server.replies import Budget
+from trio_cmd.server.reloading import Read, Reloading, read_nothing
 from trio_cmd.server.report import make_report
 from trio_cmd.server.session import Shared
 from trio_cmd.server.statistics import LastReload, Statistics, digest_settings, show_status
 from trio_cmd.server.systemd import Notifier
 from trio_cmd.server.tally import Tally
 from trio_cmd.server.tls import ServerCertificate
+from trio_cmd.server.workshop import Workshop, count_work
 from trio_cmd.settings import Settings, keep_listeners
-from trio_cmd.work.followers import Followers
-from trio_cmd.work.hashing import Hashing, count_threads
-from trio_cmd.work.limiter import FairLimiter, WaitingRoom
-from trio_cmd.work.logs import MAX_OUTPUT_BYTES, LogReader
-from trio_cmd.work.processes import GroupReaper
-from trio_cmd.work.programs import Programs
 from trio_cmd.work.roots import Roots
-from trio_cmd.work.sharing import Sharing, SharingUnder
-from trio_cmd.work.threads import DiskThreads
 
 __all__ = ["Server"]
 
@@ -59,15 +47,6 @@ __all__ = ["Server"]
 REAP_SECONDS = 0.3
 MIN_FLUSH_SECONDS = 0.2
 _AS_ROOT = "running as root: every file of this host can be asked for; start as a user of its own instead"
-
-
-def _read_nothing(in_force: Settings) -> Prepared:
-    """Refuse to reload.
-
-    Raises:
-        SettingsError: always.
-    """
-    raise SettingsError(["there is nothing to read them from"])
 
 
 class Server:
@@ -96,7 +75,7 @@ class Server:
         *,
         inherited: Sequence[Inherited] = (),
         notifier: Notifier | None = None,
-        read: Read = _read_nothing,
+        read: Read = read_nothing,
     ) -> None:
         self._log = log
         self._sink = sink
@@ -106,35 +85,16 @@ class Server:
         self._started = time.monotonic()
         self._stop_event = trio.Event()
         self._sweeper = Sweeper(tick_seconds(settings.limits))
-        self._reaper = GroupReaper()
-        self._waiting_room = WaitingRoom(settings.limits.waiting)
-        self._threads = DiskThreads()
-        self._hashing = Hashing(settings.comphash, self._waiting_room, self._sweeper.limit, self._threads)
-        self._children = FairLimiter(_count_children(settings), self._waiting_room)
-        self._logs = LogReader(self._children, self._reaper, self._sweeper.limit, self._threads)
-        self._followers = Followers(settings.limits.followers, self._logs, self._reaper, self._sweeper.limit)
-        budget = Budget(settings.limits.total_pending_bytes, _running_bytes(settings))
-        self._sharing = Sharing(partial(record_fault, log), budget.check)
-        self._programs = Programs(self._children, self._reaper, self._sweeper.limit)
-        max_clients = fit_descriptors(settings, _count_work(settings))
+        self._workshop = Workshop(settings, self._sweeper.limit, partial(record_fault, log))
+        max_clients = fit_descriptors(settings, count_work(settings))
         self._admission = Admission(max_clients, settings.server.max_clients_per_address)
         self._hangups = Hangups()
         self._flooding = Flooding(log.bind(system=SYSTEM))
-        self._door = TlsDoor(max_clients)
-        shared = Shared(settings.limits, sink, self._hangups, budget, Tally(()), self._flooding)
-        self._reception = Reception(
-            self._make_epoch(Prepared(settings, roots, tls), settings, shared, 0),
-            log,
-            self._admission,
-            self._sweeper,
-            self._flooding,
-            self._stop_event.is_set,
-            self._door,
-        )
+        self._reception = self._make_reception(Prepared(settings, roots, tls))
         self._epochs = itertools.count(1)
-        self._reloading = Reloading(read, lambda: self._settings, self._renew, log)
-        self._reloading.began = self._notifier.reloading
-        self._reloading.ended = self._tell_ready
+        self._reloading = Reloading(
+            read, lambda: self._settings, self._renew, log, self._notifier.reloading, self._tell_ready
+        )
         self._metrics = self._make_metrics()
         self.stop_reason: str | None = None
         self._stop_by = float("inf")
@@ -151,14 +111,13 @@ class Server:
             async with trio.open_nursery() as helpers:
                 helpers.start_soon(self._sweeper.run)
                 helpers.start_soon(self._hangups.run)
-                helpers.start_soon(self._reaper.run)
-                helpers.start_soon(self._hashing.run)
+                self._workshop.start(helpers)
                 helpers.start_soon(self._flooding.run)
-                async with self._sharing.open_nursery(), trio.open_nursery() as connections:
+                async with self._workshop.open(), trio.open_nursery() as connections:
                     await self._serve_clients(helpers, connections, task_status)
                 helpers.cancel_scope.cancel()
         finally:
-            await self._reaper.close(REAP_SECONDS)
+            await self._workshop.close(REAP_SECONDS)
             self._hangups.close()
             self._flooding.close()
 
@@ -187,7 +146,10 @@ class Server:
 
     def report(self) -> None:
         """Record what the server is doing, and with what."""
-        report = make_report(self._limiters(), self._queues())
+        clients = [self._admission.clients, self._admission.max_clients]
+        limiters = {"clients": clients, **self._workshop.limiters()}
+        queues = {"records": self._sink.statistics().queued, **self._workshop.queues()}
+        report = make_report(limiters, queues)
         self._log.record(events.REPORT, count=report["tasks"]["count"], **report)
 
     def reopen_log(self) -> bool:
@@ -205,7 +167,6 @@ class Server:
 
     def statistics(self) -> Statistics:
         """Count what ``status`` and the metrics show."""
-        hashing, children = self._hashing.statistics(), self._children.statistics()
         results = self._reception.results
         return Statistics(
             version=self._version,
@@ -217,17 +178,9 @@ class Server:
             gone={reason: count for reason, count in results.items() if reason != "admitted"},
             refused=self._admission.refused,
             tally=self._shared.tally,
-            running={
-                "hashing": hashing.running,
-                "children": children.running,
-                "followers": self._followers.running,
-            },
-            waiting={"hashing": hashing.waiting, "children": children.waiting},
+            work=self._workshop.statistics(),
             places=self._places(),
-            hung=self._threads.hung(),
-            hashed_bytes=self._hashing.hashed_bytes,
-            sharing=self._sharing.statistics(),
-            pending_bytes=self._shared.budget.bytes,
+            pending_bytes=self._workshop.budget.bytes,
             records=self._sink.statistics(),
         )
 
@@ -236,10 +189,7 @@ class Server:
         return {
             "clients": self._admission.max_clients,
             "clients_per_address": self._settings.server.max_clients_per_address,
-            "hashing": self._hashing.max_threads,
-            "children": self._children.places,
-            "followers": self._settings.limits.followers,
-            "waiting": self._settings.limits.waiting,
+            **self._workshop.places(),
             "pending_bytes": self._settings.limits.total_pending_bytes,
         }
 
@@ -252,6 +202,19 @@ class Server:
     def _shared(self) -> Shared:
         return self._reception.epoch.shared
 
+    def _make_reception(self, prepared: Prepared) -> Reception:
+        """Make what receives clients, under the settings of the start."""
+        limits, budget = prepared.settings.limits, self._workshop.budget
+        shared = Shared(limits, self._sink, self._hangups, budget, Tally(()), self._flooding)
+        return Reception(
+            self._make_epoch(prepared, prepared.settings, shared, 0),
+            self._log,
+            self._admission,
+            self._sweeper,
+            self._flooding,
+            self._stop_event.is_set,
+        )
+
     def _make_epoch(self, prepared: Prepared, settings: Settings, shared: Shared, number: int) -> Epoch:
         """Make all that is derived from settings.
 
@@ -261,17 +224,9 @@ class Server:
             shared: with the limits of these settings.
             number: of the settings since the start.
         """
-        commands = {**COMMANDS, **program_rows(settings.programs, self._programs)}
-        shared.tally.know(commands)
-        whole = Surroundings(
-            settings,
-            self._hashing.under(settings.comphash, prepared.roots.take().open_regular),
-            self._logs,
-            self.status,
-            commands,
-            followers=self._followers,
-            sharing=SharingUnder(self._sharing, number),
-        )
+        open_file = prepared.roots.take().open_regular
+        whole = self._workshop.surroundings(settings, number, open_file, self.status)
+        shared.tally.know(whole.commands)
         access = Access(settings.grants)
         return Epoch(settings, digest_settings(settings), shared, access, Tables(whole), prepared.tls)
 
@@ -287,38 +242,11 @@ class Server:
         """Change the limits that all share; what is above a lower one goes on to its end."""
         limits = settings.limits
         self._sweeper.tick_seconds = tick_seconds(limits)
-        self._waiting_room.max_waiting = limits.waiting
-        self._hashing.resize(count_threads(settings.comphash))
-        self._children.resize(_count_children(settings))
-        self._followers.places = limits.followers
-        self._shared.budget.resize(limits.total_pending_bytes, _running_bytes(settings))
+        self._workshop.resize(settings)
         self._sink.renew(settings.logging)
-        max_clients = fit_descriptors(settings, _count_work(settings))
+        max_clients = fit_descriptors(settings, count_work(settings))
         self._admission.resize(max_clients, settings.server.max_clients_per_address)
-        self._door.resize(max_clients)
         self._warn_of_descriptors(settings.server.max_clients)
-
-    def _limiters(self) -> dict[str, list[int]]:
-        """Count what has a limit: name -> how many there are, how many may be."""
-        hashing, children = self._hashing.statistics(), self._children.statistics()
-        return {
-            "clients": [self._admission.clients, self._admission.max_clients],
-            "hashing": [hashing.running, self._hashing.max_threads],
-            "children": [children.running, self._children.places],
-            "followers": [self._followers.running, self._followers.places],
-            "waiting": [hashing.waiting + children.waiting, self._waiting_room.max_waiting],
-            "pending_bytes": [self._shared.budget.bytes, self._shared.budget.enough_bytes],
-        }
-
-    def _queues(self) -> dict[str, int]:
-        """Count what waits, and what hangs."""
-        sharing = self._sharing.statistics()
-        return {
-            "records": self._sink.statistics().queued,
-            "runs": sharing.running,
-            "runs_waiting": sharing.waiting,
-            "reads_hung": self._threads.hung(),
-        }
 
     async def _serve_clients(
         self, helpers: trio.Nursery, connections: trio.Nursery, task_status: trio.TaskStatus[int | None]
@@ -387,18 +315,3 @@ class Server:
         if max_clients < wanted:
             text = f"max_clients lowered to {max_clients}: too few descriptors; raise the limit (ulimit -n)"
             self._log.record(events.MESSAGE, "warning", text=text, logger="trio_cmd")
-
-
-def _count_children(settings: Settings) -> int:
-    return settings.limits.running_programs or 2 * (os.cpu_count() or 1)
-
-
-def _count_work(settings: Settings) -> int:
-    """Count the children, threads and follows there may be at once."""
-    return _count_children(settings) + count_threads(settings.comphash) + settings.limits.followers
-
-
-def _running_bytes(settings: Settings) -> int:
-    """Say how much programs may print while it is decided whether the next may begin."""
-    largest = max([MAX_OUTPUT_BYTES, *(program.max_output_bytes for program in settings.programs.values())])
-    return _count_children(settings) * largest

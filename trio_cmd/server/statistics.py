@@ -13,8 +13,8 @@ import msgspec
 
 from trio_cmd.records.sink import SinkStatistics
 from trio_cmd.server.tally import Tally
+from trio_cmd.server.workshop import WorkStatistics
 from trio_cmd.settings import Settings
-from trio_cmd.work.sharing import SharingStatistics
 
 __all__ = ["LastReload", "Statistics", "digest_settings", "show_status"]
 
@@ -55,12 +55,8 @@ class Statistics:
         gone: connections that ended before that by themselves, by reason.
         refused: connections that were refused, by reason.
         tally: of commands.
-        running: work under way, by kind.
-        waiting: work that waits for a place, by kind.
+        work: slow work under way and done.
         places: what is limited -> how much of it there may be.
-        hung: reads that hang in the kernel.
-        hashed_bytes: of all files that have got a digest.
-        sharing: runs, and who waits for them.
         pending_bytes: written answers that no client has taken yet.
         records: what became of the records.
     """
@@ -74,12 +70,8 @@ class Statistics:
     gone: Mapping[str, int]
     refused: Mapping[str, int]
     tally: Tally
-    running: Mapping[str, int]
-    waiting: Mapping[str, int]
+    work: WorkStatistics
     places: Mapping[str, int]
-    hung: int
-    hashed_bytes: int
-    sharing: SharingStatistics
     pending_bytes: int
     records: SinkStatistics
 
@@ -104,8 +96,7 @@ def digest_settings(settings: Settings) -> str:
 
 def show_status(statistics: Statistics) -> Mapping[str, Any]:
     """Write the counts as ``status`` shows them: name -> number or text."""
-    records, sharing = statistics.records, statistics.sharing
-    running, waiting = statistics.running, statistics.waiting
+    records, work, sharing = statistics.records, statistics.work, statistics.work.sharing
     return {
         "version": statistics.version,
         "settings": statistics.settings,
@@ -118,13 +109,13 @@ def show_status(statistics: Statistics) -> Mapping[str, Any]:
         **_named("refused_", statistics.refused),
         **_named("commands_", statistics.tally.outcomes()),
         "commands_shared": statistics.tally.shared,
-        "hashing_running": running["hashing"],
-        "hashing_waiting": waiting["hashing"],
-        "children_running": running["children"],
-        "children_waiting": waiting["children"],
-        "followers": running["followers"],
-        "reads_hung": statistics.hung,
-        "hashed_bytes": statistics.hashed_bytes,
+        "hashing_running": work.running["hashing"],
+        "hashing_waiting": work.waiting["hashing"],
+        "children_running": work.running["children"],
+        "children_waiting": work.waiting["children"],
+        "followers": work.running["followers"],
+        "reads_hung": work.hung,
+        "hashed_bytes": work.hashed_bytes,
         "runs": sharing.running,
         "runs_waiting": sharing.waiting,
         "sharers": sharing.sharers,
