@@ -26,7 +26,8 @@ from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.hangups import Hangups
 from trio_cmd.server.identity import ClientIdentity, Tables
 from trio_cmd.server.replies import Budget
-from trio_cmd.server.session import Session, Shared
+from trio_cmd.server.session import Session
+from trio_cmd.server.shared import Shared
 from trio_cmd.server.tally import Tally
 from trio_cmd.settings import Grant, Limits, Settings
 from trio_cmd.wire.messages import Reply, parse_request

@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from conversation import Conversation, conversing
 from trio_cmd.commands import Asker, Command, Surroundings
 from trio_cmd.errors import NotFound
-from trio_cmd.server.session import DISMISS_SECONDS
+from trio_cmd.server.goodbye import DISMISS_SECONDS
 from trio_cmd.settings import Grant, Limits, Settings
 from trio_cmd.tokens import digest_token, make_token
 from trio_cmd.wire.messages import Reply

@@ -10,8 +10,8 @@ The map, from the bottom; each layer imports only what is above it here:
 * ``cli``: the command line.
 
 A line's journey: ``server.session`` receives bytes, ``wire.lines`` cuts them, ``wire.messages``
-reads a request, ``commands`` finds its row, ``work`` does what is slow, ``server.sending`` lets
-the answers leave in the order asked; ``server.trail`` records it all.
+reads a request, ``commands`` finds its row, ``server.jobs`` has ``work`` do what is slow,
+``server.sending`` lets the answers leave in the order asked; ``server.trail`` records it all.
 """
 
 __all__ = ["__version__"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trio_cmd.server.access import Access
 from trio_cmd.server.identity import Tables
-from trio_cmd.server.session import Shared
+from trio_cmd.server.shared import Shared
 from trio_cmd.server.tls import ServerCertificate
 from trio_cmd.settings import Settings
 from trio_cmd.work.roots import Roots

@@ -1,4 +1,4 @@
-"""An answer that is streamed, as its command sees it; between ``commands.Asker`` and the session."""
+"""An answer that is streamed, as its command sees it; between ``commands.Asker`` and its job."""
 
 from collections.abc import Hashable, Sequence
 from typing import Protocol
@@ -9,8 +9,8 @@ from trio_cmd.wire.messages import format_begin, format_streamed
 __all__ = ["StreamedAnswer"]
 
 
-class _Session(Protocol):
-    """What is needed of the session."""
+class _Jobs(Protocol):
+    """What is needed of the jobs of a client."""
 
     @property
     def site(self) -> Hashable: ...
@@ -30,13 +30,13 @@ class StreamedAnswer:
     """The part of an asker that streams: see ``commands.Asker``.
 
     Args:
-        client: the session.
+        client: all jobs of the client.
         job: what is waited for.
     """
 
     __slots__ = ("_job", "block", "client")
 
-    def __init__(self, client: _Session, job: Job) -> None:
+    def __init__(self, client: _Jobs, job: Job) -> None:
         self.client = client
         self._job = job
         self.block = ""  # that was begun
@@ -68,7 +68,5 @@ class StreamedAnswer:
 
     def show(self, lines: Sequence[str], skipped: int) -> None:
         """Stream lines, and how many are missing before them."""
-        asked = self._job.asked
-        assert asked.request is not None
-        name = asked.request.name
+        asked, name = self._job.asked, self._job.name
         self.client.stream(self._job, format_streamed(asked.number, name, asked.form, lines, skipped))

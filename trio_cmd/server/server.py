@@ -32,7 +32,7 @@ from trio_cmd.server.metrics import MetricsServer
 from trio_cmd.server.reception import SYSTEM, Reception
 from trio_cmd.server.reloading import Read, Reloading, read_nothing
 from trio_cmd.server.report import make_report
-from trio_cmd.server.session import Shared
+from trio_cmd.server.shared import Shared
 from trio_cmd.server.statistics import LastReload, Statistics, digest_settings, show_status
 from trio_cmd.server.systemd import Notifier
 from trio_cmd.server.tally import Tally

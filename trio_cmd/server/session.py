@@ -11,7 +11,6 @@ No socket is touched here, and on the path of a quick command no deadline, scope
 import contextlib
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, field
 
 import trio
 
@@ -22,93 +21,38 @@ from trio_cmd.errors import (
     CommandFailed,
     LineTooLong,
     NotAllowed,
-    Stopping,
     UnknownCommand,
 )
-from trio_cmd.records import EventLogger, Sink, events
+from trio_cmd.records import EventLogger, events
 from trio_cmd.server.access import Access
 from trio_cmd.server.deadlines import Clock
-from trio_cmd.server.flooding import Flooding
-from trio_cmd.server.following import StreamedAnswer
-from trio_cmd.server.hangups import Hangups
+from trio_cmd.server.goodbye import format_goodbye, hurry, wait_for_reader
 from trio_cmd.server.identity import ClientIdentity, Tables
+from trio_cmd.server.jobs import Jobs
 from trio_cmd.server.pressure import wait_while
-from trio_cmd.server.replies import Budget, ReplyQueue
+from trio_cmd.server.replies import ReplyQueue
 from trio_cmd.server.sending import Sender
-from trio_cmd.server.tally import Tally
+from trio_cmd.server.shared import Shared
 from trio_cmd.server.trail import Asked, Trail, show_line
-from trio_cmd.server.workers import Job, Workers
-from trio_cmd.settings import Limits
 from trio_cmd.wire.lines import LineReader
 from trio_cmd.wire.messages import (
     Form,
     Reply,
     Request,
-    format_event,
     format_notice,
     is_binary,
     is_other_protocol,
     parse_request,
 )
-from trio_cmd.wire.stream import ClientStream, linger
+from trio_cmd.wire.stream import ClientStream
 
-__all__ = ["Session", "Shared"]
+__all__ = ["Session"]
 
 # Of one client, before the others get their turn.
 LINES_PER_TURN = 64
 BYTES_PER_TURN = 16384
-LINGER_SECONDS = 2.0
-STOPPING_LINGER_SECONDS = 0.5
-# Within a second whoever may no longer be here is gone, whatever it does.
-DISMISS_SECONDS = 0.8
 # A person does not make so many before reading the manual, a program never stops by itself.
 MAX_ERRORS = 20
-# Reasons that end a conversation in the middle of what the client says.
-INTERRUPTING = frozenset(("line-too-long", "slow-line", "too-many-errors", "bad-token"))
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all sessions of a server have in common.
-
-    Attributes:
-        limits: what a client may take.
-        sink: where records go; clients wait for it.
-        hangups: watches connections nobody reads from.
-        budget: of all unwritten answers.
-        tally: counts the commands.
-        flooding: decides which unknown commands are recorded by themselves.
-        failing: slow commands that fail take turns: one in each pass of the event loop.
-    """
-
-    limits: Limits
-    sink: Sink
-    hangups: Hangups
-    budget: Budget
-    tally: Tally
-    flooding: Flooding
-    failing: trio.Lock = field(default_factory=trio.Lock)
-
-
-class Waiting(StreamedAnswer):
-    """See ``commands.Asker``: one job of one session.
-
-    Args:
-        client: the session.
-        job: what it waits for.
-    """
-
-    __slots__ = ("is_shared",)
-
-    client: "Session"
-
-    def __init__(self, client: "Session", job: Job) -> None:
-        super().__init__(client, job)
-        self.is_shared: bool | None = None
-
-    def progress(self, done: int, total: int) -> None:
-        """Say how far the work is."""
-        self.client.show_progress(self._job, done, total)
 
 
 class Session:
@@ -131,6 +75,7 @@ class Session:
         "_is_parting",
         "_is_reading",
         "_is_stopping",
+        "_jobs",
         "_lines",
         "_nursery",
         "_reading",
@@ -139,7 +84,6 @@ class Session:
         "_shared",
         "_stream",
         "_trail",
-        "_workers",
         "bytes_in",
         "reason",
         "requests",
@@ -155,8 +99,8 @@ class Session:
         self._trail = Trail(log, shared.tally)
         self._lines = LineReader(limits.line_bytes)
         self._replies = ReplyQueue(limits.pending_replies, limits.pending_bytes, shared.budget)
-        self._sender = Sender(stream, self._replies, self._changed, self._lose)
-        self._workers: Workers | None = None  # most clients never need any
+        self._sender = Sender(stream, self._replies, self.changed, self._lose)
+        self._jobs: Jobs | None = None  # most clients never need any
         self._form: Form = "text"
         self._nursery: trio.Nursery
         self._reading = trio.CancelScope()
@@ -195,8 +139,8 @@ class Session:
             self._crash(errors)
         finally:
             self.reason = self.reason or "stopping"  # whoever cancels from outside stops the server
-            for asked in self._unfinished():
-                self._trail.unanswered(asked)
+            if self._jobs is not None:
+                self._jobs.leave()
             self._replies.clear()
 
     def stop(self) -> None:
@@ -206,9 +150,8 @@ class Session:
 
     def cancel(self) -> None:
         """Stop now: tell the client as far as it reads, and drop everything."""
-        for asked, job in self._unfinished().items():
-            self._replies.finish(job.slot, self._trail.answered(asked, Reply(error=Stopping())))
-        self._unfinished().clear()
+        if self._jobs is not None:
+            self._jobs.refuse()
         if self._replies.pending:  # else goodbye has been said
             self._replies.add(format_notice("stopping", self._form))
             self._sender.flush(self._nursery)
@@ -224,15 +167,11 @@ class Session:
         limits = shared.limits
         self._lines.resize(limits.line_bytes)
         self._replies.resize(limits.pending_replies, limits.pending_bytes)
-        if self._workers is not None:
-            self._workers.max_tasks = limits.running_per_client
         if not self._identity.renew(access, tables):
             self._dismiss()
-        for asked, job in self._unfinished().items():
-            assert asked.request is not None
-            if not self._identity.may_go_on(asked.request.name):
-                job.scope.cancel()
-        self._changed()
+        if self._jobs is not None:
+            self._jobs.renew(shared, self._identity.may_go_on)
+        self.changed()
 
     def clocks(self) -> tuple[Clock | None, Clock | None]:
         """See ``deadlines.Watched``."""
@@ -328,7 +267,7 @@ class Session:
     def _take(self, line: bytes) -> None:
         """Answer a line, or begin to work for its answer."""
         if self._change is not None:
-            self._changed()  # a line ends what is streamed
+            self.changed()  # a line ends what is streamed
         if self.requests == 0 and is_other_protocol(line):
             self._end("wrong-protocol")
             return
@@ -399,9 +338,9 @@ class Session:
         if reply.closes:
             self._end("exit")
         elif reply.error is not None:
-            self._count(reply.error)
+            self.count(reply.error)
 
-    def _count(self, error: CommandFailed) -> None:
+    def count(self, error: CommandFailed) -> None:
         """End the conversation of a client that goes on asking what has no answer."""
         if isinstance(error, ClientFault):
             self._errors += 1
@@ -411,80 +350,9 @@ class Session:
                 self._end("too-many-errors")
 
     def _begin_work(self, work: Work, asked: Asked) -> None:
-        if self._workers is None:
-            self._workers = Workers(self._shared.limits.running_per_client, self._replies, self._do)
-        slot = self._replies.reserve()
-        slot.asked_after = self._lines.taken
-        job = Job(asked, work, slot, self._identity.surroundings, trio.CancelScope())
-        self._workers.start(job, self._nursery)
-
-    async def _do(self, job: Job) -> None:
-        """Work for an answer and put it in its place.
-
-        Cancel: the job stays unfinished.
-        """
-        reply, waiting = Reply(), Waiting(self, job)
-        try:
-            with job.scope:
-                reply = await self._work(job, waiting)
-        except* Exception as errors:  # the first net again
-            reply = Reply(error=self._trail.fault(errors, job.asked.request))
-        if job.scope.cancel_called:
-            assert job.asked.request is not None
-            refusal = NotAllowed(job.asked.request.name)
-            reply = Reply(block=waiting.block, is_begun=bool(waiting.block), error=refusal)
-        if self._unfinished().pop(job.asked, None) is None:
-            return  # it was answered as the server stopped
-        answer = self._trail.answered(job.asked, reply, job.slot.streamed_bytes, shared=waiting.is_shared)
-        self._replies.finish(job.slot, answer)
-        self._sender.flush(self._nursery)
-        self._changed()
-        if reply.error is not None and not job.scope.cancel_called:
-            self._count(reply.error)
-
-    async def _work(self, job: Job, waiting: Waiting) -> Reply:
-        assert job.asked.request is not None
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            self._shared.budget.check()  # when its turn has come: it may have waited long
-            return await job.work(job.asked.request.argument, job.surroundings, waiting)
-        except CommandFailed as error:
-            # What fails at once costs next to nothing to ask for, and hundreds of tasks that do
-            # so side by side would make one pass of the event loop last as long as all of them.
-            async with self._shared.failing:
-                await trio.lowlevel.checkpoint()
-            return Reply(error=error)
-
-    def show_progress(self, job: Job, done: int, total: int) -> None:
-        """Say how far a job is, to a client that reads JSON and waits for nothing before it."""
-        asked = job.asked
-        if asked.form == "json" and asked.request is not None and self._replies.is_next(job.slot):
-            values = {"done": done, "total": total}
-            event = format_event(asked.number, asked.request.name, "progress", values)
-            self.stream(job, event)
-
-    # Streaming: see ``following``
-
-    def is_next(self, job: Job) -> bool:
-        """Whether a job's answer is the next to leave."""
-        return self._replies.is_next(job.slot)
-
-    def has_room(self) -> bool:
-        """Whether the client has taken all it was sent."""
-        return not self._sender.is_waiting
-
-    def is_over(self, job: Job) -> bool:
-        """Whether what is streamed should end: by a line behind the job's, or with the conversation."""
-        is_left = self.reason not in (None, "closed") or self._is_stopping
-        return is_left or self._lines.taken > job.slot.asked_after
-
-    def stream(self, job: Job, data: bytes) -> None:
-        """Send what comes before a job's answer, which is the next to leave."""
-        self._replies.stream(job.slot, data)
-        self._sender.flush(self._nursery)
-
-    def _unfinished(self) -> dict[Asked, Job]:
-        return {} if self._workers is None else self._workers.unfinished
+        if self._jobs is None:
+            self._jobs = Jobs(self, self._shared, self._replies, self._sender, self._trail, self._nursery)
+        self._jobs.begin(work, asked, self._identity.surroundings, self._lines.taken)
 
     # Ending
 
@@ -493,7 +361,7 @@ class Session:
         if self.reason is None:
             self.reason = reason
             self._reading.cancel()
-        self._changed()  # what is streamed ends as well
+        self.changed()  # what is streamed ends as well
 
     def _lose(self, reason: str = "reset") -> None:
         """Drop everything: nobody reads the answers any more."""
@@ -507,13 +375,7 @@ class Session:
             return  # it is on its way out already
         self._end("not-allowed")
         self.reason = "not-allowed"  # also of one whose answers were waited for
-        self._nursery.start_soon(self._hurry)
-
-    async def _hurry(self) -> None:
-        """Have an end of it soon: counted from when all clients are judged, however many there are."""
-        scope = self._nursery.cancel_scope
-        scope.deadline = min(scope.deadline, trio.current_time() + DISMISS_SECONDS)
-        await trio.lowlevel.checkpoint()
+        self._nursery.start_soon(hurry, scope)
 
     async def _finish(self) -> None:
         """Wait until all is answered and written, say goodbye, and let the client read it.
@@ -524,18 +386,14 @@ class Session:
             await self._wait_until_written()
             self._say_goodbye()
             await self._wait_until_written()
-        if self.reason != "wrong-protocol":
-            seconds = STOPPING_LINGER_SECONDS if self.reason == "stopping" else LINGER_SECONDS
-            is_sending = self.reason in INTERRUPTING
-            await linger(self._stream, seconds, is_ended=self._is_ended, is_sending=is_sending)
+        assert self.reason is not None
+        await wait_for_reader(self._stream, self.reason, is_ended=self._is_ended)
 
     def _say_goodbye(self) -> None:
-        limits = self._shared.limits
         assert self.reason is not None
         self._is_parting = True
-        seconds = {"idle": limits.idle_seconds, "slow-line": limits.request_seconds}.get(self.reason, 0)
         address = self._identity.visitor.address
-        notice = format_notice(self.reason, self._form, seconds=seconds, address=address)
+        notice = format_goodbye(self.reason, self._form, self._shared.limits, address)
         if notice:
             self._replies.add(notice)
             self._sender.flush(self._nursery)
@@ -550,10 +408,10 @@ class Session:
 
     # Waiting
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         """Say that an answer is finished or that answers have left."""
-        if self._workers is not None:
-            self._workers.look_again()
+        if self._jobs is not None:
+            self._jobs.look_again()
         if self._change is not None:
             self._change.set()
             self._change = None
@@ -561,6 +419,11 @@ class Session:
     async def _wait_until_written(self) -> None:
         while self._replies.pending:
             await self.wait_for_change()
+
+    def is_over(self, asked_after: int) -> bool:
+        """Whether what is streamed should end: by another line than so many, or with the conversation."""
+        is_left = self.reason not in (None, "closed") or self._is_stopping
+        return is_left or self._lines.taken > asked_after
 
     async def wait_for_change(self) -> None:
         """Wait until answers are finished or have left, a line was read, or the end has come.

@@ -31,6 +31,12 @@ class Job(NamedTuple):
     surroundings: Surroundings
     scope: trio.CancelScope
 
+    @property
+    def name(self) -> bytes:
+        """The name of the command."""
+        assert self.asked.request is not None, "what cannot be read is not worked for"
+        return self.asked.request.name
+
 
 class Workers:
     """Runs one client's jobs.
