@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from certificates import Certificates
-from trio_cmd.wire.stream import SocketStream, linger
+from trio_cmd.wire.closing import linger
+from trio_cmd.wire.stream import SocketStream
 from trio_cmd.wire.tls import MAX_UNREAD_BYTES, HandshakeFailed, TlsStream
 
 ANSWER = os.urandom(4 << 20)

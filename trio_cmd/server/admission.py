@@ -7,8 +7,9 @@ import trio
 
 from trio_cmd.addresses import Address, address_key, is_local
 from trio_cmd.server.descriptors import LINGERING_REFUSALS
+from trio_cmd.wire.closing import linger
 from trio_cmd.wire.messages import format_notice
-from trio_cmd.wire.stream import ClientStream, linger
+from trio_cmd.wire.stream import ClientStream
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -4,8 +4,9 @@ import trio
 
 from trio_cmd.addresses import Address
 from trio_cmd.settings import Limits
+from trio_cmd.wire.closing import linger
 from trio_cmd.wire.messages import Form, format_notice
-from trio_cmd.wire.stream import ClientStream, linger
+from trio_cmd.wire.stream import ClientStream
 
 __all__ = ["format_goodbye", "hurry", "wait_for_reader"]
 

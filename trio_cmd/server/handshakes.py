@@ -14,7 +14,8 @@ import trio
 
 from trio_cmd.addresses import Address, address_key, is_local
 from trio_cmd.server.tls import ServerCertificate, is_in_time
-from trio_cmd.wire.stream import ClientStream, drain
+from trio_cmd.wire.closing import drain
+from trio_cmd.wire.stream import ClientStream
 from trio_cmd.wire.tls import HandshakeFailed, TlsStream
 
 __all__ = ["Handshakes", "TlsDoor"]

@@ -16,8 +16,9 @@ from trio_cmd.records.events import record_fault
 from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.listeners import explain
 from trio_cmd.settings import Metrics
+from trio_cmd.wire.closing import linger
 from trio_cmd.wire.messages import NOTICES
-from trio_cmd.wire.stream import ClientStream, SocketStream, linger
+from trio_cmd.wire.stream import ClientStream, SocketStream
 
 __all__ = ["MetricsServer", "format_answer", "judge_request"]
 

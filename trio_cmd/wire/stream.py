@@ -1,4 +1,4 @@
-"""The stream of one client: bytes in, bytes out, half-close, and a close that cuts no answer.
+"""The stream of one client: bytes in, bytes out, half-close; ``closing`` has the close that cuts no answer.
 
 The session knows one kind of stream, ``ClientStream``.  ``SocketStream`` is the fast path of a
 TCP or unix socket: the read or write is tried at once and costs one system call.  ``PlainStream``
@@ -18,12 +18,11 @@ import trio
 from trio.abc import HalfCloseableStream
 from trio.lowlevel import checkpoint, wait_readable, wait_writable
 
-__all__ = ["ClientStream", "PlainStream", "SocketStream", "drain", "linger", "set_socket_options"]
+__all__ = ["ClientStream", "PlainStream", "SocketStream", "set_socket_options"]
 
 RECEIVE_BYTES = 65536
 # Small enough that a write deadline sees progress, large enough to cost nothing.
 PLAIN_SEND_BYTES = 16384
-LINGER_BYTES = 65536
 
 # A lost client is found in 60 s, long before a home router forgets the connection.
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
@@ -203,45 +202,6 @@ class PlainStream(ClientStream):
     def waiting_bytes(self) -> tuple[int, int]:
         """Nothing is known, so take it that there is something."""
         return 1, 1
-
-
-async def linger(
-    stream: ClientStream, seconds: float, *, is_ended: bool = False, is_sending: bool = False
-) -> None:
-    """Close the sending side and give the client the time to read what was sent.
-
-    Closing a socket with unread input resets the connection, and a reset can destroy an answer
-    that is still under way.  So input is read and thrown away until the client closes.
-
-    Args:
-        stream: stays open; the caller closes it.
-        seconds: how long at most; at most 64 KiB are read.
-        is_ended: the client's end of input was already read.
-        is_sending: the client was interrupted, and more is to come though nothing has come yet.
-
-    Cancel: nothing is left behind.
-    """
-    try:
-        with trio.move_on_after(seconds):
-            await stream.say_end()
-            if not is_ended and (is_sending or stream.waiting_bytes() != (0, 0)):
-                await drain(stream)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # the client was faster
-
-
-async def drain(stream: ClientStream) -> None:
-    """Close the sending side, then read and throw away until the client closes, at most 64 KiB.
-
-    Raises:
-        trio.BrokenResourceError: the client is gone.
-
-    Cancel: nothing is left behind.
-    """
-    await stream.send_eof()
-    left = LINGER_BYTES
-    while left > 0 and (data := await stream.receive_some(left)):
-        left -= len(data)
 
 
 def set_socket_options(sock: trio.socket.SocketType, write_seconds: float) -> None:

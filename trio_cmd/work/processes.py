@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -27,7 +28,14 @@ TERMINATE_SECONDS = 1.0
 GRACE_SECONDS = 0.4
 _REAP_SECONDS = 0.02
 _PR_SET_CHILD_SUBREAPER = 36
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+# Of all programs, for ``trio.run_process``.
+_OPTIONS: Mapping[str, Any] = {
+    "stdout": subprocess.PIPE,
+    "check": False,
+    "env": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+    "cwd": "/",
+    "process_group": 0,
+}
 
 
 class GroupReaper:
@@ -84,6 +92,43 @@ class GroupReaper:
         return has_strays or bool(self._groups)
 
 
+class _Child:
+    """A program, from before it is started until the reaper sees to the rest.
+
+    Args:
+        reaper: sees to what the program leaves behind.
+    """
+
+    __slots__ = ("_process", "_reaper", "_run")
+
+    def __init__(self, reaper: GroupReaper) -> None:
+        self._reaper = reaper
+        self._run = reaper.begin()
+        self._process: trio.Process | None = None
+
+    def note(self, process: trio.Process) -> None:
+        """Say which process it is."""
+        self._process = process
+        self._run.leader = process.pid
+
+    async def end(self, process: trio.Process) -> None:
+        """End its group: SIGTERM, after a second SIGKILL.
+
+        Cancel: the program has ended by itself.
+        """
+        self.note(process)  # not known yet when the wait for the start was cancelled
+        _signal_group(process.pid, signal.SIGTERM)
+        await trio.sleep(TERMINATE_SECONDS)
+        _signal_group(process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Say that it was waited for, or could not be started."""
+        if self._process is not None:
+            assert isinstance(self._process.stdout, trio.lowlevel.FdStream)
+            self._process.stdout.close()  # still open when the wait for the start was cancelled
+        self._reaper.end(self._run)
+
+
 async def run_program(
     argv: Sequence[str | bytes],
     take: Callable[[bytes], None],
@@ -112,37 +157,12 @@ async def run_program(
 
     Cancel: the group gets SIGTERM, after a second SIGKILL, and the program has been waited for.
     """
-    child: trio.Process | None = None
-    run = reaper.begin()
-
-    def note(process: trio.Process) -> None:
-        nonlocal child
-        child = process
-        run.leader = process.pid
-
-    async def end_group(process: trio.Process) -> None:
-        note(process)  # not known yet when the wait for the start was cancelled
-        _signal_group(process.pid, signal.SIGTERM)
-        await trio.sleep(TERMINATE_SECONDS)
-        _signal_group(process.pid, signal.SIGKILL)
-
+    child = _Child(reaper)
+    how = {**_OPTIONS, "stdin": stdin, "stderr": stderr, "deliver_cancel": child.end}
     try:
         async with trio.open_nursery() as nursery:
-            process = await nursery.start(
-                partial(
-                    trio.run_process,
-                    argv,
-                    stdin=stdin,
-                    stdout=subprocess.PIPE,
-                    stderr=stderr,
-                    check=False,
-                    env=_ENVIRONMENT,
-                    cwd="/",
-                    process_group=0,
-                    deliver_cancel=end_group,
-                )
-            )
-            note(process)
+            process = await nursery.start(partial(trio.run_process, argv, **how))
+            child.note(process)
             if started is not None:
                 started(process.pid)
             await _read_output(process, take)
@@ -151,10 +171,7 @@ async def run_program(
     else:
         return int(process.returncode)
     finally:
-        if child is not None:
-            assert isinstance(child.stdout, trio.lowlevel.FdStream)
-            child.stdout.close()  # still open when the wait for the start was cancelled
-        reaper.end(run)
+        child.close()
 
 
 async def _read_output(process: trio.Process, take: Callable[[bytes], None]) -> None:
