@@ -20,14 +20,14 @@ from trio_cmd.errors import ListenError
 from trio_cmd.records import events, make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.records.sink import SinkStatistics
-from trio_cmd.server import admission, listeners, reception, server
+from trio_cmd.server import admission, listeners, reception, server, visit
 from trio_cmd.server.server import Server
 from trio_cmd.server.systemd import Notifier
 from trio_cmd.settings import Grant, Limits, Log, ServerSettings, Settings
 from trio_cmd.wire.stream import PlainStream, SocketStream
 from trio_cmd.work.roots import Roots
 
-LOCAL = reception.Peer("127.0.0.1", 1)
+LOCAL = visit.Peer("127.0.0.1", 1)
 
 
 class CountingSink(ListSink):
@@ -188,7 +188,7 @@ async def test_a_budget_that_is_spent_while_work_waits_for_its_place_stops_it(tm
 async def test_one_address_gets_only_its_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """One host that goes wild is told so, and leaves places for the others."""
     here = parse_address("192.0.2.1")
-    monkeypatch.setattr(reception, "parse_address", lambda host: here)
+    monkeypatch.setattr(visit, "parse_address", lambda host: here)
     of = Settings(
         server=ServerSettings(port=0, max_clients_per_address=2),
         grants=(Grant(name="lab", addresses=("192.0.2.0/24",), commands=("*",)),),

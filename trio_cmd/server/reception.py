@@ -3,18 +3,15 @@
 import contextlib
 import itertools
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import trio
 
-from trio_cmd.addresses import Address, parse_address, show_site
+from trio_cmd.addresses import Address, show_site
 from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, events
-from trio_cmd.records.events import lost_event, record_fault
+from trio_cmd.records.events import record_fault
 from trio_cmd.server.access import Visitor
 from trio_cmd.server.admission import Admission
 from trio_cmd.server.attempts import WrongTokens
@@ -26,85 +23,16 @@ from trio_cmd.server.identity import ClientIdentity
 from trio_cmd.server.lobby import Lobby
 from trio_cmd.server.session import Session
 from trio_cmd.server.tls import peer_names
-from trio_cmd.server.unix_socket import Credentials, peer_credentials
+from trio_cmd.server.unix_socket import peer_credentials
+from trio_cmd.server.visit import SYSTEM, Peer, Visit
 from trio_cmd.wire.messages import NOTICES
 from trio_cmd.wire.stream import ClientStream, SocketStream, set_socket_options
 from trio_cmd.wire.tls import HandshakeFailed, TlsStream
 
-__all__ = ["SYSTEM", "Peer", "Reception"]
+__all__ = ["Reception"]
 
-SYSTEM = "trio_cmd.Server"
 # What can come of a connection, but that it is refused; all are shown from the start.
 RESULTS = ("admitted", "reset", "tls-failed", "stopping")
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The other end of a connection; of one that was gone before it was looked at, nothing is known."""
-
-    host: str = "unknown"
-    port: int = 0
-    credentials: Credentials | None = None
-
-    def address(self) -> Address | None:
-        """Where it is."""
-        return None if self == Peer() else parse_address(self.host)
-
-    def visitor(self) -> Visitor:
-        """Who it is, without a certificate."""
-        return Visitor(self.address(), uid=self.credentials.uid if self.credentials else None)
-
-    def fields(self) -> dict[str, Any]:
-        """Say in a record who it is; a client of the unix socket has no port."""
-        if self.host == "unix":
-            return {"client": self.host, **(self.credentials._asdict() if self.credentials else {})}
-        return {"client": self.host, "port": self.port}
-
-
-class Visit:
-    """What the record says of a connection."""
-
-    __slots__ = (
-        *("began", "bytes_in", "bytes_out", "is_begun", "is_counted", "is_recorded"),
-        *("has_place", "reason", "requests", "tls"),
-        "__weakref__",  # a limiter knows it
-    )
-
-    def __init__(self) -> None:
-        self.is_recorded = True  # else a sum tells of it
-        self.is_begun = False
-        self.has_place = False  # to be given back
-        self.is_counted = False  # as admitted or refused
-        self.reason: str | None = None
-        self.began = time.monotonic()
-        self.requests = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.tls: dict[str, str] | None = None  # the protocol, and whose certificate it was; or what failed
-
-    def begin(self, log: EventLogger) -> None:
-        """Record the beginning, once."""
-        if self.is_recorded and not self.is_begun:
-            self.is_begun = True
-            log.bind(system=SYSTEM).record(events.CLIENT_CONNECTED)
-
-    def end(self, log: EventLogger) -> None:
-        """Record the end; also the beginning, if that has not been said."""
-        if not self.is_recorded:
-            return
-        self.begin(log)
-        level, why = lost_event(self.reason or "crashed")
-        log.record(
-            events.CLIENT_LOST,
-            level,
-            why=why,
-            reason=self.reason or "crashed",
-            seconds=round(time.monotonic() - self.began, 6),
-            requests=self.requests,
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
-            **(self.tls or {}),
-        )
 
 
 class Reception:

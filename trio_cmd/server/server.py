@@ -29,7 +29,7 @@ from trio_cmd.server.identity import Tables
 from trio_cmd.server.inherited import Inherited
 from trio_cmd.server.listeners import Listeners
 from trio_cmd.server.metrics import MetricsServer
-from trio_cmd.server.reception import SYSTEM, Reception
+from trio_cmd.server.reception import Reception
 from trio_cmd.server.reloading import Read, Reloading, read_nothing
 from trio_cmd.server.report import make_report
 from trio_cmd.server.shared import Shared
@@ -37,6 +37,7 @@ from trio_cmd.server.statistics import LastReload, Statistics, digest_settings, 
 from trio_cmd.server.systemd import Notifier
 from trio_cmd.server.tally import Tally
 from trio_cmd.server.tls import ServerCertificate
+from trio_cmd.server.visit import SYSTEM
 from trio_cmd.server.workshop import Workshop, count_work
 from trio_cmd.settings import Settings, keep_listeners
 from trio_cmd.work.roots import Roots
