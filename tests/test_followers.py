@@ -26,8 +26,9 @@ from trio_cmd.errors import (
 from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.settings import Log
 from trio_cmd.wire.messages import Reply, format_reply
-from trio_cmd.work import followers, journal, logs
-from trio_cmd.work.followers import MAX_WAITING_BYTES, Feed, Followers
+from trio_cmd.work import followers, journal, logs, standard_error
+from trio_cmd.work.feed import MAX_WAITING_BYTES, Feed
+from trio_cmd.work.followers import Followers
 from trio_cmd.work.limiter import FairLimiter, Limit, WaitingRoom
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.processes import GroupReaper
@@ -277,7 +278,7 @@ async def test_what_was_said_before_a_line_is_read_before_that_line(
         await trio.lowlevel.checkpoint()
         raise NotPermitted("x")
 
-    monkeypatch.setattr(followers._Errors, "run", never_its_turn)
+    monkeypatch.setattr(standard_error.StandardError, "run", never_its_turn)
     monkeypatch.setattr(of, "check", check)
     async with following(Log(file=str(log_file)), feed, of):
         assert await take(feed) == (0, b"")

@@ -14,9 +14,10 @@ from trio.testing import wait_all_tasks_blocked
 from program import PATIENCE_SECONDS, wait_for
 from trio_cmd.errors import Busy, DeadlinePassed, NotARegularFile, NotFound, NotPermitted, Unavailable
 from trio_cmd.server.deadlines import Sweeper
-from trio_cmd.work import files, logs
+from trio_cmd.work import files, logs, torn_line
 from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
 from trio_cmd.work.logs import MAX_OUTPUT_BYTES, LogReader, NewestLines
+from trio_cmd.work.newest import Newest
 from trio_cmd.work.output import escape_in_pieces
 from trio_cmd.work.processes import GroupReaper
 
@@ -166,19 +167,19 @@ def torn_log(tmp_path: Path, fake_tail: Callable[[str], None]) -> Path:
 
 def hold_clock_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing happen because time has passed."""
-    monkeypatch.setattr(logs, "_REST_SECONDS", 10 * PATIENCE_SECONDS)
+    monkeypatch.setattr(torn_line, "_REST_SECONDS", 10 * PATIENCE_SECONDS)
 
 
 def call_when_looked_at(monkeypatch: pytest.MonkeyPatch, function: Callable[[], object]) -> None:
     """Call a function when the end of a log was found without a newline, for the first time."""
-    is_being_written = logs._is_being_written
+    is_being_written = torn_line._is_being_written
     calls = iter([function])
 
     def call_and_tell(fd: int) -> bool:
         next(calls, lambda: None)()
         return is_being_written(fd)
 
-    monkeypatch.setattr(logs, "_is_being_written", call_and_tell)
+    monkeypatch.setattr(torn_line, "_is_being_written", call_and_tell)
 
 
 async def test_rest_of_a_line_that_is_there_when_tail_has_ended_is_shown(torn_log: Path) -> None:
@@ -217,7 +218,7 @@ async def test_program_that_never_ends_its_line_is_not_waited_for(
 ) -> None:
     """A program that prints dots holds no client."""
     torn_log.write_bytes(b"one\ntw......")
-    monkeypatch.setattr(logs, "_is_being_written", lambda fd: True)
+    monkeypatch.setattr(torn_line, "_is_being_written", lambda fd: True)
     assert (await newest(torn_log, 10)).lines == ["one", "tw"]
 
 
@@ -486,7 +487,7 @@ def keep_newest(data: bytes, max_bytes: int) -> tuple[bytes, int]:
 @example([b"\n\n\n"], 1)
 def test_any_cut_of_the_output_keeps_the_same_newest_lines(pieces: list[bytes], max_bytes: int) -> None:
     """What is shown and what is counted as skipped does not hang on how a pipe cuts its bytes."""
-    output = logs._Newest(max_bytes)
+    output = Newest(max_bytes)
     for piece in pieces:
         output.add(piece)
         assert len(output._pieces) <= 1 or output._kept_bytes - len(output._pieces[0]) <= max_bytes

@@ -10,7 +10,7 @@ from trio_cmd.errors import BadArguments
 from trio_cmd.escape import escape_lines
 from trio_cmd.settings import Log
 from trio_cmd.wire.messages import Reply
-from trio_cmd.work.followers import Feed
+from trio_cmd.work.feed import Feed
 
 __all__ = ["COMMAND"]
 

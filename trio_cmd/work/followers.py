@@ -9,103 +9,24 @@ import os
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Self
 
 import trio
 
-from trio_cmd.errors import Busy, CommandFailed, NotFound, ProgramFailed, Unavailable
-from trio_cmd.escape import escape
+from trio_cmd.errors import Busy, CommandFailed, NotFound, Unavailable
 from trio_cmd.settings import Log
-from trio_cmd.tokens import TOKEN_CHARACTERS
-from trio_cmd.work.backlog import Backlog
+from trio_cmd.work.feed import Feed
 from trio_cmd.work.journal import JOURNAL_PATH, check_journal, journal_arguments
 from trio_cmd.work.limiter import Limit
 from trio_cmd.work.logs import SECONDS, LogReader, find_program, open_log
 from trio_cmd.work.processes import GroupReaper, run_program
+from trio_cmd.work.standard_error import StandardError
 
-__all__ = ["Feed", "Followers"]
+__all__ = ["Followers"]
 
-MAX_WAITING_BYTES = 1 << 20
 PLACES_PER_ADDRESS = 4
 # A child that sleeps has opened its log and waits for lines; one that never does is not waited for.
 _SETTLE_SECONDS = 2.0
 _SETTLE_POLL_SECONDS = 0.002
-_SAID_BYTES = 4096
-
-
-class Feed:
-    """What one child prints, on its way to one client."""
-
-    def __init__(self) -> None:
-        self._backlog = Backlog(MAX_WAITING_BYTES)
-        self._unchecked: list[bytes] | None = None  # printed since the file was perhaps replaced
-        self._unchecked_bytes = 0
-        self._changed = trio.Event()
-        self._settled = trio.Event()
-        self.error: CommandFailed | None = None
-        self.is_ended = False
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to take."""
-        return self._backlog.is_empty
-
-    def add(self, piece: bytes) -> None:
-        """Add what was printed."""
-        if self._unchecked is None:
-            self._backlog.add(piece)
-            self._tell()
-            return
-        self._unchecked.append(piece)
-        self._unchecked_bytes += len(piece)
-        if self._unchecked_bytes > MAX_WAITING_BYTES:
-            raise Unavailable("the log was replaced, and its disk does not answer")
-
-    def hold(self) -> None:
-        """Keep back what is printed from now on."""
-        self._unchecked = self._unchecked or []
-
-    def release(self) -> None:
-        """Let through what was kept back."""
-        pieces, self._unchecked = self._unchecked or [], None
-        self._unchecked_bytes = 0
-        for piece in pieces:
-            self.add(piece)
-
-    def end(self, error: CommandFailed) -> None:
-        """Say that nothing more comes, and why."""
-        self.error = error
-        self.is_ended = True
-        self.settle()
-        self._tell()
-
-    def settle(self) -> None:
-        """Say that whatever is written from now on will be printed."""
-        self._settled.set()
-
-    async def wait_until_settled(self) -> None:
-        """Wait for that, or the end."""
-        await self._settled.wait()
-
-    def take(self, max_bytes: int) -> tuple[int, bytes]:
-        """Take the oldest lines; see ``Backlog``."""
-        return self._backlog.take(max_bytes)
-
-    def skip_all(self) -> int:
-        """Forget all that waits; returns how many lines that were."""
-        return self._backlog.skip_all()
-
-    async def wait(self) -> None:
-        """Wait until there is something to take, or the end.
-
-        Cancel: nothing is left behind.
-        """
-        while self.is_empty and not self.is_ended:
-            await self._changed.wait()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
 
 
 class Followers:
@@ -173,7 +94,7 @@ class Followers:
     async def _run(self, log: Log, feed: Feed) -> CommandFailed:
         name, arguments = _command(log)
         argv = [find_program(name), *arguments]
-        with _Errors(feed) as errors:
+        with StandardError(feed) as errors:
             async with trio.open_nursery() as nursery:
 
                 def take(piece: bytes) -> None:
@@ -194,7 +115,7 @@ class Followers:
                 nursery.cancel_scope.cancel()
             return errors.explain(name, status)
 
-    async def _recheck(self, log: Log, feed: Feed, errors: "_Errors") -> None:
+    async def _recheck(self, log: Log, feed: Feed, errors: StandardError) -> None:
         """Look at the log again whenever the child says something: it may have another file now."""
         while True:
             await errors.wait()
@@ -202,78 +123,6 @@ class Followers:
                 await self.check(log)
             if not errors.has_news:
                 feed.release()
-
-
-class _Errors:
-    """What a child says on standard error: never a line of the log, but a sign that the log was replaced.
-
-    Args:
-        feed: held back whenever something was said.
-    """
-
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self._read_fd, self.write_fd = os.pipe()
-        os.set_blocking(self._read_fd, False)
-        self._said = b""
-        self._news = trio.Event()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._read_fd)
-        os.close(self.write_fd)
-
-    @property
-    def has_news(self) -> bool:
-        """Whether something was said that nobody has waited for."""
-        return self._news.is_set()
-
-    async def run(self) -> None:
-        """Read until cancelled, so that the child never waits."""
-        while True:
-            await trio.lowlevel.wait_readable(self._read_fd)
-            self.read()
-
-    def read(self) -> None:
-        """Read what was said by now."""
-        while said := self._read_some():
-            self._said = _last_line(self._said + said)
-            self._feed.hold()
-            self._news.set()
-
-    async def wait(self) -> None:
-        """Wait until something is said.
-
-        Cancel: nothing is left behind.
-        """
-        await self._news.wait()
-        self._news = trio.Event()
-
-    def explain(self, program: str, exit_status: int) -> CommandFailed:
-        """Say why a child ended that should not have, with the last it said."""
-        self.read()
-        error = ProgramFailed(program, exit_status)
-        last = self._said.rstrip(b"\n")
-        if len(last) == _SAID_BYTES:  # perhaps cut in a token, whose piece would not be known for one
-            last = last.rstrip(TOKEN_CHARACTERS)
-        if last:
-            error.message += f": {escape(last)}"
-        return error
-
-    def _read_some(self) -> bytes:
-        try:
-            return os.read(self._read_fd, _SAID_BYTES)
-        except BlockingIOError:
-            return b""
-
-
-def _last_line(said: bytes) -> bytes:
-    """Keep the beginning of the last line, and whether it has ended."""
-    line = said[said.rstrip(b"\n").rfind(b"\n") + 1 :]
-    end = b"\n" if line.endswith(b"\n") else b""
-    return line.rstrip(b"\n")[:_SAID_BYTES] + end
 
 
 def _command(log: Log) -> tuple[str, list[str]]:

@@ -7,7 +7,6 @@ learns a name.  ``tail`` is what knows how to find the end of a large file that 
 import os
 import shutil
 import subprocess
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
@@ -20,21 +19,18 @@ from trio_cmd.errors import NotFound, NotPermitted, Unavailable
 from trio_cmd.work.files import open_regular
 from trio_cmd.work.journal import JOURNAL_PATH, check_journal, journal_arguments
 from trio_cmd.work.limiter import FairLimiter, Limit
+from trio_cmd.work.newest import Newest
 from trio_cmd.work.output import escape_in_pieces
 from trio_cmd.work.permission import name_group
 from trio_cmd.work.processes import GroupReaper, run_program
 from trio_cmd.work.threads import DiskThreads
+from trio_cmd.work.torn_line import find_rest
 
 __all__ = ["LogReader", "NewestLines", "find_program", "open_log"]
 
 MAX_OUTPUT_BYTES = 1 << 20
 # To find the end of a log takes milliseconds; a disk that needs longer is as good as dead.
 SECONDS = 30.0
-# A write becomes visible page by page: the rest of a line that is being written comes within
-# microseconds, or, when its writer has to wait for a processor, milliseconds.
-_REST_SECONDS = 0.1
-_REST_POLL_SECONDS = 0.01
-_REST_PIECE_BYTES = 65536
 _DIRECTORIES = "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"
 
 
@@ -90,7 +86,7 @@ class LogReader:
             begun()
             with self._limit("lastlog", SECONDS):
                 async with self._opened(path) as opened:
-                    output = _Newest(MAX_OUTPUT_BYTES)
+                    output = Newest(MAX_OUTPUT_BYTES)
                     exit_status = await self._run("tail", ["-n", str(lines)], output, stdin=opened[0])
                     if output.end:
                         output.add(await self._threads.run(path, partial(_read_rest, opened, output.end)))
@@ -111,7 +107,7 @@ class LogReader:
             begun()
             with self._limit("lastlog", SECONDS):
                 await self.run_in_thread(JOURNAL_PATH, check_journal)
-                output = _Newest(MAX_OUTPUT_BYTES)
+                output = Newest(MAX_OUTPUT_BYTES)
                 exit_status = await self._run("journalctl", journal_arguments(unit, lines), output)
                 return await _newest_lines("journalctl", output, exit_status)
 
@@ -141,7 +137,7 @@ class LogReader:
             _close_all(opened)
 
     async def _run(
-        self, name: str, arguments: Sequence[str], output: "_Newest", stdin: int = subprocess.DEVNULL
+        self, name: str, arguments: Sequence[str], output: Newest, stdin: int = subprocess.DEVNULL
     ) -> int:
         """Run ``tail`` or ``journalctl``; returns its exit status."""
         program = find_program(name)
@@ -178,45 +174,7 @@ def open_log(path: bytes) -> int:
         raise name_group(error, path) from None
 
 
-class _Newest:
-    """Keeps the newest whole lines of a stream that fit, and counts the others.
-
-    Args:
-        max_bytes: of the lines that are kept, line feeds included.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._pieces: deque[bytes] = deque()
-        self._kept_bytes = 0
-        self._dropped_lines = 0
-
-    def add(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._kept_bytes += len(piece)
-        # More than fits is always kept, so that it can be seen whether the first line is whole.
-        while self._kept_bytes - len(self._pieces[0]) > self._max_bytes:
-            dropped = self._pieces.popleft()
-            self._kept_bytes -= len(dropped)
-            self._dropped_lines += dropped.count(b"\n")
-
-    @property
-    def end(self) -> bytes:
-        """The last of a stream that does not end with a whole line; empty when it does."""
-        last = self._pieces[-1] if self._pieces else b""
-        return b"" if last.endswith(b"\n") else last
-
-    def finish(self) -> tuple[bytes, int]:
-        """Give the lines that fit, and how many did not."""
-        data = b"".join(self._pieces)
-        excess = len(data) - self._max_bytes
-        start = 0 if excess <= 0 else data.find(b"\n", excess - 1) + 1 or len(data)
-        left_out = data[:start]
-        skipped = self._dropped_lines + left_out.count(b"\n") + (left_out[-1:] not in (b"", b"\n"))
-        return data[start:], skipped
-
-
-async def _newest_lines(program: str, output: _Newest, exit_status: int) -> NewestLines:
+async def _newest_lines(program: str, output: Newest, exit_status: int) -> NewestLines:
     data, skipped = output.finish()
     return NewestLines(await escape_in_pieces(data), skipped, exit_status, program)
 
@@ -233,37 +191,11 @@ def _read_rest(opened: deque[int], end: bytes) -> bytes:
     """
     fd = opened.pop()
     try:
-        return _find_rest(fd, end)
+        return find_rest(fd, end, MAX_OUTPUT_BYTES)
     except OSError:
         return b""  # what tail has printed is still an answer
     finally:
         _put(opened, fd)
-
-
-def _find_rest(fd: int, end: bytes) -> bytes:
-    # The file's offset is shared with tail, and so is where tail stopped.
-    start = os.lseek(fd, 0, os.SEEK_CUR)
-    if os.pread(fd, len(end), start - len(end)) != end:
-        return b""  # not every tail stops where its output ends
-    rest = b""
-    deadline = time.monotonic() + _REST_SECONDS
-    while len(rest) < MAX_OUTPUT_BYTES:
-        piece = os.pread(fd, _REST_PIECE_BYTES, start + len(rest))
-        line, feed, _ = piece.partition(b"\n")
-        rest += line + feed
-        if feed:
-            return rest
-        if not piece:
-            if time.monotonic() > deadline or not _is_being_written(fd):
-                return b""
-            time.sleep(_REST_POLL_SECONDS)
-        trio.from_thread.check_cancelled()
-    return b""
-
-
-def _is_being_written(fd: int) -> bool:
-    """Tell whether a file was written to a moment ago; a clock that was set says no."""
-    return abs(time.time() - os.fstat(fd).st_mtime) < _REST_SECONDS
 
 
 def _put(opened: deque[int], fd: int) -> None:
