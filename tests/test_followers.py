@@ -27,7 +27,7 @@ from trio_cmd.server.deadlines import Sweeper
 from trio_cmd.settings import Log
 from trio_cmd.wire.messages import Reply, format_reply
 from trio_cmd.work import followers, journal, logs, standard_error
-from trio_cmd.work.feed import MAX_WAITING_BYTES, Feed
+from trio_cmd.work.feed import Feed
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.limiter import FairLimiter, Limit, WaitingRoom
 from trio_cmd.work.logs import LogReader
@@ -307,16 +307,6 @@ async def test_log_is_looked_at_again_when_more_is_said_meanwhile(
     async with following(Log(file=str(log_file)), feed, of):
         assert await take(feed) == (0, b"after\n")
     assert looks == [False, True]
-
-
-async def test_what_is_kept_back_is_bounded() -> None:
-    """A disk that does not answer must not fill the memory."""
-    feed = Feed()
-    feed.hold()
-    feed.hold()
-    feed.add(b"x" * MAX_WAITING_BYTES)
-    with pytest.raises(Unavailable):
-        feed.add(b"x")
 
 
 async def test_look_at_a_dead_disk_has_its_deadline(
