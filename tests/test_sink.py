@@ -518,7 +518,7 @@ def test_trouble_is_said_once_when_it_begins_and_not_at_each_of_many_beginnings(
         put_during(fault)
     one = "'/log' cannot be written: No space left on device; records are lost until it can"
     assert said == [one]
-    monkeypatch.setattr("trio_cmd.records.sink.COMPLAINT_SECONDS", 0)
+    monkeypatch.setattr("trio_cmd.records.writer.COMPLAINT_SECONDS", 0)
     put_during(full)
     assert said == [one, one]
     output.trouble = OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from trio_cmd.records.events import COMMAND_ACTIONS
 from trio_cmd.records.output import Output
+from trio_cmd.records.writer import Writer
 from trio_cmd.settings import Logging
 
 __all__ = ["Sink", "SinkStatistics"]
@@ -26,12 +27,8 @@ GATHER_SECONDS = 0.02
 GATHER_SECONDS_WHEN_MUCH = 0.002
 MUCH = 1000  # records at one turn
 WRITE_BYTES = 65536
-# A write that lasts longer has no reader: clients are not made to wait for it.
-STALLED_SECONDS = 0.5
 # Between two tries to write what could not be written, or to say what was lost.
 RETRY_SECONDS = 1.0
-# Between two complaints: a disk that is almost full fails again and again.
-COMPLAINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +84,7 @@ class Sink:
 
     def __init__(self, output: Output, queue_events: int, queue_bytes: int, *, holds: bool = False) -> None:
         self._output = output
+        self._writer = Writer(output, self._describe_failure)
         self._holds = holds
         self._lock = threading.Lock()
         self._queue: deque[tuple[bytes, _Room]] = deque()
@@ -99,14 +97,9 @@ class Sink:
         self._give_up_at = float("inf")
         self._describe_loss: Callable[[int], bytes]
         self._renewed: Callable[[Logging], object]
-        self._complain: Callable[[str], object]
         self._written = 0
         self._lost = 0
         self._lost_said = 0
-        self._has_failed = False
-        self._is_in_trouble = False
-        self._complained_at = float("-inf")
-        self._writing_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="trio_cmd records", daemon=True)
 
     def renew(self, settings: Logging) -> None:
@@ -133,7 +126,7 @@ class Sink:
         """
         self._renewed = renewed
         self._describe_loss = describe_loss
-        self._complain = complain
+        self._writer.complain = complain
         self._thread.start()
 
     def put(self, line: bytes, action: str) -> None:
@@ -169,8 +162,7 @@ class Sink:
 
     def is_stalled(self) -> bool:
         """Tell whether the writer is stuck in a write, or its last write failed."""
-        since = self._writing_since
-        return self._has_failed or (since is not None and time.monotonic() - since > STALLED_SECONDS)
+        return self._writer.is_stalled()
 
     def statistics(self) -> SinkStatistics:
         """Count what was written and lost."""
@@ -205,7 +197,7 @@ class Sink:
         self._output.close()
 
     def _pause_seconds(self) -> float:
-        if self._holds and self._has_failed:
+        if self._holds and self._writer.has_failed:
             return RETRY_SECONDS
         return GATHER_SECONDS_WHEN_MUCH if len(self._queue) > MUCH else GATHER_SECONDS
 
@@ -217,7 +209,7 @@ class Sink:
         lost = self._lost
         # An empty piece: also when nothing is to be written the file may have to be opened anew.
         for piece in list(_cut(list(self._queue))) or [[]]:
-            written = self._write([line for line, _ in piece]) if self._says_gap() else 0
+            written = self._writer.write([line for line, _ in piece]) if self._says_gap() else 0
             gone = written if self._holds else len(piece)
             with self._lock:
                 self._forget(gone)
@@ -233,12 +225,12 @@ class Sink:
         Returns:
             Whether other lines may be written now; while the loss cannot be said none is tried.
         """
-        return not self._has_failed or self._say_lost(self._lost)
+        return not self._writer.has_failed or self._say_lost(self._lost)
 
     def _say_lost(self, lost: int) -> bool:
         """Say what was lost, so much since the start; returns whether nothing of it is left to say."""
         unsaid = lost - self._lost_said
-        if unsaid > 0 and self._write([self._describe_loss(unsaid)]):
+        if unsaid > 0 and self._writer.write([self._describe_loss(unsaid)]):
             self._lost_said = lost
         return self._lost_said >= lost
 
@@ -249,48 +241,9 @@ class Sink:
             room.events -= 1
             room.bytes -= len(line)
 
-    def _write(self, lines: list[bytes]) -> int:
-        """Write lines; returns how many went out whole."""
-        done, torn = 0, b""
-        self._writing_since = time.monotonic()
-        try:
-            self._output.prepare()
-            torn = b"\n" if lines and self._output.is_torn else b""
-            data = memoryview(torn + b"".join(lines))
-            while done < len(data):
-                self._writing_since = time.monotonic()
-                done += self._output.write(data[done:])
-            self._has_failed = self._has_failed and not lines
-            self._tell(self._output.trouble)
-        except OSError as error:
-            self._has_failed = True
-            self._tell(error)
-        finally:
-            self._writing_since = None
-        return self._count_whole(lines, done - len(torn)) if done else 0
-
-    def _count_whole(self, lines: list[bytes], done: int) -> int:
-        whole = 0
-        for line in lines:
-            if done < len(line):
-                break
-            done -= len(line)
-            whole += 1
-        self._output.is_torn = done > 0
-        return whole
-
-    def _tell(self, trouble: OSError | None) -> None:
-        """Say elsewhere that trouble has begun, but not at each of its many beginnings."""
-        has_begun = trouble is not None and not self._is_in_trouble
-        self._is_in_trouble = trouble is not None or self._has_failed
-        if trouble is None or not has_begun or time.monotonic() - self._complained_at < COMPLAINT_SECONDS:
-            return
-        self._complained_at = time.monotonic()
-        what, result = "cannot be opened anew", "the record goes on in the old file"
-        if self._has_failed:
-            what = "cannot be written"
-            result = "clients wait until it can" if self._holds else "records are lost until it can"
-        self._complain(f"{self._output.name} {what}: {trouble.strerror}; {result}")
+    def _describe_failure(self) -> str:
+        """Say what follows when lines cannot be written."""
+        return "clients wait until it can" if self._holds else "records are lost until it can"
 
 
 def _cut(batch: list[tuple[bytes, _Room]]) -> Iterator[list[tuple[bytes, _Room]]]:
