@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 import trio
 from trio.testing import memory_stream_pair
@@ -21,9 +22,10 @@ from trio_cmd.records import events, make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.records.sink import SinkStatistics
 from trio_cmd.server import admission, listeners, reception, server, visit
+from trio_cmd.server.epoch import Prepared
 from trio_cmd.server.server import Server
 from trio_cmd.server.systemd import Notifier
-from trio_cmd.settings import Grant, Limits, Log, ServerSettings, Settings
+from trio_cmd.settings import Grant, Limits, Log, Logging, ServerSettings, Settings
 from trio_cmd.wire.stream import PlainStream, SocketStream
 from trio_cmd.work.roots import Roots
 
@@ -38,6 +40,9 @@ class CountingSink(ListSink):
 
     def reopen(self) -> bool:
         return False
+
+    def renew(self, settings: Logging) -> None:
+        self.renewed = settings
 
     async def wait_for(self, action: str, count: int = 1) -> list[dict[str, Any]]:
         while len(self.actions(action)) < count:
@@ -383,6 +388,19 @@ async def test_a_server_that_was_given_nothing_to_read_refuses_to_reload() -> No
         it.server.reload()
         await it.sink.wait_for("stopping")
     assert len(it.sink.actions("reload-refused")) == 1
+
+
+async def test_other_settings_reach_whatever_is_limited() -> None:
+    """A reload that forgets one limit would be found out under load."""
+    async with running(settings(100)) as it:
+        others = settings(400, followers=3, idle_seconds=2)
+        others = msgspec.structs.replace(others, logging=Logging(queue_events=5000))
+        it.server._renew(Prepared(others, Roots(("/",))))
+        assert it.sink.renewed.queue_events == 5000
+        counts = it.server.status()
+        assert (counts["max_clients"], counts["max_followers"]) == (400, 3)
+        assert it.server._reception._door._handshakes.max_in_all == 100
+        assert it.server._sweeper.tick_seconds == 0.1
 
 
 async def test_a_stop_in_the_middle_of_a_reload_is_not_followed_by_ready() -> None:
