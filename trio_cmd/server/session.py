@@ -5,7 +5,7 @@ is seen at once.  There are two ways to end: ``_end`` stops the reading, lets wh
 answered, and says goodbye; ``_lose`` drops everything.
 
 No socket is touched here, and on the path of a quick command no deadline, scope or task: see
-``deadlines`` and ``sending``.
+``deadlines`` and ``sending``.  What is slow is in ``jobs``.
 """
 
 import contextlib
