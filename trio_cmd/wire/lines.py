@@ -26,11 +26,14 @@ class LineReader:
 
     Args:
         max_line_bytes: how long a line may be without its ending, telnet commands included.
+        takes_telnet: whether telnet's commands are taken out.  Looking for them takes a hundred times
+            the memory of a line that is made for it: only where lines are short.
     """
 
-    __slots__ = ("_lines", "_max", "_max_later", "_tail", "taken")
+    __slots__ = ("_lines", "_max", "_max_later", "_tail", "_takes_telnet", "taken")
 
-    def __init__(self, max_line_bytes: int) -> None:
+    def __init__(self, max_line_bytes: int, *, takes_telnet: bool = True) -> None:
+        self._takes_telnet = takes_telnet
         self._max = max_line_bytes
         self._max_later = max_line_bytes  # when all that has been received is taken
         self._lines: list[bytes] = []  # complete but for checks, the next one last
@@ -94,7 +97,7 @@ class LineReader:
             raise LineTooLong(self._max)
         self._lines.pop()
         self.taken += 1
-        if 0xFF in line:
+        if self._takes_telnet and 0xFF in line:
             line = _TELNET_COMMAND.sub(_spell_telnet, line)
         return _without_ending(line)
 
