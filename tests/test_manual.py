@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import NODEFAULT, inspect
 
-from trio_cmd import cli
+from trio_cmd import serving
 from trio_cmd.records.events import EVENTS
 from trio_cmd.records.sink import SinkStatistics
 from trio_cmd.server import signals
@@ -155,5 +155,5 @@ def test_the_table_of_exit_codes_is_that_of_the_program() -> None:
     """Whoever has a unit or a script look at the exit code can rely on the manual."""
     setup = (MANUAL.parent.parent / "scripts" / "setup").read_text()
     of_scripts = set(map(int, re.findall(r"\bexit (\d+)", setup)))
-    of_program = {code for name, code in vars(cli).items() if name.startswith("EXIT_")}
+    of_program = {code for name, code in vars(serving).items() if name.startswith("EXIT_")}
     assert [int(row[0]) for row in table("exit code")] == sorted(of_program | of_scripts)

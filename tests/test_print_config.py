@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_cmd import preparation
-from trio_cmd.cli import EXIT_OK, EXIT_SETTINGS, main
+from trio_cmd.cli import main
+from trio_cmd.serving import EXIT_OK, EXIT_SETTINGS
 from trio_cmd.settings import ALGORITHMS, Layer, Settings, load, read_file, write_toml
 
 WriteSettings = Callable[[str], str]

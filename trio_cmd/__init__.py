@@ -7,7 +7,8 @@ The map, from the bottom; each layer imports only what is above it here:
 * ``records``: what is recorded.  ``wire``: between bytes and values.  ``work``: slow things.
 * ``commands``: what a client can ask; one row of one table per command.
 * ``server``: listeners, who may connect, clients, their conversations; reload, systemd, metrics.
-* ``cli``: the command line.
+* ``client``: the other end, which knows nothing of the server but ``wire`` and what is below it.
+* ``serving``, ``cli``: the server as a program, and the command line, which runs it or asks.
 
 A line's journey: ``server.session`` receives bytes, ``wire.lines`` cuts them, ``wire.messages``
 reads a request, ``commands`` finds its row, ``server.jobs`` has ``work`` do what is slow,

@@ -52,9 +52,9 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(
         prog="trio-cmd",
-        usage="trio-cmd [OPTION ...]\n       trio-cmd token NAME",
+        usage="trio-cmd [OPTION ...] | token NAME\n       trio-cmd ask [OPTION ...] HOST ... -- COMMAND",
         description="A small, read-only, auditable window into a host, over a socket.",
-        epilog="token NAME makes a token, and prints it with the grant for the settings.",
+        epilog="token NAME makes a token and its grant; ask --help tells of the other end.",
         allow_abbrev=False,
     )
     for flag, (metavar, text) in _HELP.items():
