@@ -84,9 +84,10 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def proofs(session: nox.Session) -> None:
-    """Run once what takes long or needs a real daemon."""
+    """Run once what takes long or needs a real daemon: side by side what waits, then the rest in peace."""
     install(session, "test")
-    session.run("pytest", "-m", "proof", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, "-m", "proof and waits", *session.posargs)
+    session.run("pytest", "-m", "proof and not waits", *session.posargs)
 
 
 @nox.session(default=False)

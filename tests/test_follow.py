@@ -520,6 +520,7 @@ def test_what_tail_says_itself_is_no_line_of_the_log(
     assert following.next() == b"End follow\n"
 
 
+@pytest.mark.waits
 @pytest.mark.proof
 def test_client_that_closed_silently_is_found_within_two_minutes(program: Program, follow: Follow) -> None:
     """With a quiet log nothing is ever sent that could fail: keepalive finds it."""

@@ -66,6 +66,7 @@ def test_a_python_without_venv_is_said_in_one_line(checkout: Path, tmp_path: Pat
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.waits
 @pytest.mark.proof
 def test_no_network_is_said_in_one_line(checkout: Path) -> None:
     """Without the registry nothing can be installed, and nothing is left half done."""
@@ -84,6 +85,7 @@ def pythons() -> list[str]:
     return [sys.executable, system] if has_it else [sys.executable]
 
 
+@pytest.mark.waits
 @pytest.mark.proof
 @pytest.mark.parametrize("python", pythons())
 @pytest.mark.parametrize("tools", ["venv", pytest.param("uv", marks=pytest.mark.needs("uv"))])
@@ -100,6 +102,7 @@ def test_a_fresh_clone_answers_netcat(checkout: Path, python: str, tools: str) -
         assert program.stop() == 0
 
 
+@pytest.mark.waits
 @pytest.mark.proof
 def test_a_fresh_clone_passes_its_tests(checkout: Path) -> None:
     """Whoever wants to change something can begin at once."""
@@ -114,6 +117,7 @@ def test_the_package_runs_from_a_checkout(checkout: Path) -> None:
         assert program.ask(b"ping\n") == b"pong\n"
 
 
+@pytest.mark.waits
 @pytest.mark.proof
 def test_a_checkout_is_started_from_anywhere_by_any_name(checkout: Path, tmp_path: Path) -> None:
     """No file that lies where it is started is run, a link works, and so does a checkout that was moved."""

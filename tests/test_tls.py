@@ -487,6 +487,7 @@ def test_stalled_handshakes_keep_nobody_out(
     assert {record["reason"] for record in ended} == {"tls-failed"}
 
 
+@pytest.mark.waits
 @pytest.mark.proof
 def test_a_stalled_handshake_ends_by_its_deadline(sealed: Program) -> None:
     """A client that says nothing, or the half of it, holds its place for five seconds."""
