@@ -17,7 +17,7 @@ from trio.testing import memory_stream_pair
 from trio_cmd.addresses import parse_address
 from trio_cmd.commands import COMMANDS, Asker, Command, Surroundings
 from trio_cmd.errors import CommandFailed
-from trio_cmd.records import make_logger
+from trio_cmd.records import LineSink, make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.server.access import Access, Visitor
 from trio_cmd.server.attempts import WrongTokens
@@ -37,7 +37,7 @@ from trio_cmd.work.sharing import Sharing
 Record = dict[str, Any]
 
 
-class ListSink:
+class ListSink(LineSink):
     """Keeps records in a list instead of writing them."""
 
     def __init__(self) -> None:

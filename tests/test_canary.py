@@ -22,7 +22,7 @@ from conftest import StartProgram
 from conversation import conversing
 from program import PATIENCE_SECONDS, Program, read_all, wait_until
 from trio_cmd.commands import Asker, Command, Surroundings
-from trio_cmd.records import Render, make_logger
+from trio_cmd.records import LineSink, Render, make_logger
 from trio_cmd.records.ecs import EcsRender
 from trio_cmd.records.events import record_fault
 from trio_cmd.records.render import render_json, render_twisted
@@ -257,7 +257,7 @@ def test_no_cut_of_a_record_leaves_a_piece_of_a_token(render: Render, size: int)
     """A record has its length; what is in it was hidden before it was cut."""
     lines: list[bytes] = []
 
-    class Sink:
+    class Sink(LineSink):
         def put(self, line: bytes, action: str) -> None:
             lines.append(line)
 

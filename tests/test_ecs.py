@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_render import ANY_TEXT, HOSTILE, NOW, render
 
 from conftest import StartLogged
-from trio_cmd.records import EventLogger, events, make_logger
+from trio_cmd.records import EventLogger, LineSink, events, make_logger
 from trio_cmd.records.ecs import ECS_VERSION, EcsRender
 from trio_cmd.records.events import EVENTS, Event
 from trio_cmd.records.render import MAX_LINE_BYTES
@@ -75,7 +75,7 @@ def check_type(kind: str, value: Any, name: str) -> None:
         assert isinstance(value, str), name
 
 
-class OneSink:
+class OneSink(LineSink):
     """Keeps the last line."""
 
     line = b""

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from trio_cmd.escape import escape
-from trio_cmd.records import EventLogger, events, make_logger
+from trio_cmd.records import EventLogger, LineSink, events, make_logger
 from trio_cmd.records.events import COMMAND_ACTIONS, EVENTS, Event, lost_event, record_fault
 from trio_cmd.records.render import render_json, render_twisted
 
 
-class ListSink:
+class ListSink(LineSink):
     """Keeps lines in a list instead of writing them."""
 
     def __init__(self) -> None:

@@ -73,7 +73,7 @@ def make_hashing(
 ) -> Hashing:
     settings = Comphash(**{"threads": 1, **options})  # type: ignore[arg-type]  # by name
     room = WaitingRoom(max_waiting)
-    return Hashing(settings, room, limit or no_limit, DiskThreads(), open_file)  # type: ignore[arg-type]  # fakes
+    return Hashing(settings, room, limit or no_limit, DiskThreads(), open_file=open_file)  # type: ignore[arg-type]  # fakes
 
 
 @pytest.fixture

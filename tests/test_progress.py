@@ -1,6 +1,8 @@
 """Telling how far long work is."""
 
+import gc
 import os
+import weakref
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,22 @@ async def test_without_work_the_teller_sleeps(autojump_clock: MockClock, nursery
         await trio.sleep(0.5)
     await trio.sleep(0.5)
     assert not teller._has_work.is_set()
+
+
+async def test_work_that_has_ended_is_not_remembered(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """Its folder, from settings of long ago, could not be given back until something else is hashed."""
+    teller = ProgressTeller()
+    nursery.start_soon(teller.run)
+    asker = set[int]()
+    left = weakref.ref(asker)
+    with teller.telling(lambda done, total, asker=asker: asker.add(done)):  # type: ignore[misc]
+        await trio.sleep(0.5)
+    del asker
+    await trio.sleep(0.5)
+    gc.collect()
+    assert left() is None
 
 
 async def test_a_long_hash_tells_how_far_it_is(

@@ -2,16 +2,19 @@
 
 import json
 import re
+import string
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_cmd.escape import escape, escape_lines
-from trio_cmd.records import events, make_logger
+from trio_cmd.records import LineSink, events, make_logger
 from trio_cmd.records import render as render_module
 from trio_cmd.records.events import EVENTS, Event
 from trio_cmd.records.render import MAX_LINE_BYTES, render_json, render_twisted
@@ -45,7 +48,7 @@ def render(event: Event, text: str, how: Callable[[Mapping[str, Any], float], by
     """Record an event whose every text that others supply is this one, as the server does: escaped."""
     lines: list[bytes] = []
 
-    class OneSink:
+    class OneSink(LineSink):
         def put(self, line: bytes, action: str) -> None:
             lines.append(line)
 
@@ -189,3 +192,34 @@ def test_twisteds_text_has_the_tutorials_form(in_berlin: None) -> None:
         b"2026-11-20 15:13:58+0100 [CmdProtocol,0,127.0.0.1] Cmd received from 127.0.0.1 : test\n"
     )
     assert render_twisted(fields, NOW + 182 * 86400).startswith(b"2027-05-21 16:13:58+0200 ")
+
+
+VALUES = st.one_of(
+    st.none(), st.integers(0, 1 << 40), st.floats(0, 1e6), st.text(max_size=60), st.just("\u00e9" * 5000)
+)
+CONTEXTS: list[dict[str, Any]] = [
+    {"system": "-"},
+    {"system": "CmdProtocol,3,::1", "connection": 3, "client": "::1", "port": 5},
+    {"system": "CmdProtocol,3,unix", "connection": 3, "client": "unix", "uid": 0, "pid": 7},
+    {"system": "trio_cmd.Server", "client": "anybody"},
+    {"port": 5, "client": "in another order"},
+]
+
+
+@given(
+    st.sampled_from(sorted(events.EVENTS)),
+    st.sampled_from(CONTEXTS),
+    st.dictionaries(st.sampled_from(sorted({f for e in events.EVENTS.values() for f in e.fields})), VALUES),
+)
+def test_a_record_made_at_once_is_that_of_the_ordinary_way(
+    action: str, context: dict[str, Any], values: dict[str, Any]
+) -> None:
+    """A connection's records are made without copies on the way, and nobody can tell."""
+    event = events.EVENTS[action]
+    words = {name: "x" for _, name, *_ in string.Formatter().parse(event.sentence) if name}
+    lines: list[bytes] = []
+    put = SimpleNamespace(put=lambda line, _: lines.append(line))
+    for render in (render_json, partial(render_json)):
+        log = make_logger(cast("Any", put), render, lambda: 1.5)
+        log.bind(**context).record(event, "warning", **{"client": "y", **words, **values})
+    assert lines[0] == lines[1]

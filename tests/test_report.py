@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from conftest import StartProgram
-from trio_cmd.records import events, make_logger
+from trio_cmd.records import LineSink, events, make_logger
 from trio_cmd.records.render import MAX_LINE_BYTES, render_json
 from trio_cmd.server import report
 from trio_cmd.server.report import make_report
@@ -24,7 +24,7 @@ def test_a_signal_has_the_server_report(start: StartProgram) -> None:
         record = program.wait_for("report")
         assert record["level"] == "info"
         assert record["tasks"]["count"] == sum(record["tasks"].values()) - record["tasks"]["count"] > 5
-        assert record["tasks"]["trio._highlevel_serve_listeners._run_handler"] == 1
+        assert record["tasks"]["server.reception.Reception.handle"] == 1
         assert record["threads"] >= 2  # the loop's, and the writer's of the record
         assert abs(record["descriptors"] - program.descriptors()) <= 2
         assert record["limiters"]["clients"] == [1, 100]
@@ -44,7 +44,7 @@ async def test_a_report_is_one_whole_line_whatever_runs(nursery: trio.Nursery) -
     assert made["tasks"]["count"] >= 200
     lines: list[bytes] = []
 
-    class OneSink:
+    class OneSink(LineSink):
         def put(self, line: bytes, action: str) -> None:
             lines.append(line)
 

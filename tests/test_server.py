@@ -24,6 +24,7 @@ from trio_cmd.records.sink import SinkStatistics
 from trio_cmd.server import admission, listeners, reception, server, visit
 from trio_cmd.server.epoch import Prepared
 from trio_cmd.server.server import Server
+from trio_cmd.server.session import Session
 from trio_cmd.server.systemd import Notifier
 from trio_cmd.settings import Grant, Limits, Log, Logging, ServerSettings, Settings
 from trio_cmd.wire.stream import PlainStream, SocketStream
@@ -109,7 +110,7 @@ async def test_a_place_always_comes_back(end: str, monkeypatch: pytest.MonkeyPat
         if end == "crash":
             monkeypatch.setattr("trio_cmd.server.session.parse_request", lambda line: 1 / 0)
         first = await it.connect()
-        await first.send_all({"exit": b"exit\n", "crash": b"ping\n"}.get(end, b"\n"))
+        await first.send_all({"exit": b"exit\n", "crash": b"nope\n"}.get(end, b"\n"))
         await it.sink.wait_for("client-connected")
         if end == "refusal":
             async with await it.connect() as second:
@@ -244,6 +245,88 @@ async def test_a_client_gone_before_it_is_looked_at_costs_nothing(monkeypatch: p
         reset(client)
         (lost,) = await it.sink.wait_for("client-lost")
         assert lost["reason"] == "reset"
+
+
+# What clients have sent by the time they are accepted; the last also ends its input.
+SENT = [
+    b"ping\nexit\n",
+    b"ping\nnope\n\xff\xf4help\nping\nexit\nping\n",
+    b"ping\n" * 200 + b"exit\n",
+    b"GET / HTTP/1.1\n",
+    b"\x16\x03\nping\n",
+    b"x" * 9000,
+    b"",
+    b"ping\npin",
+]
+
+
+def forget_time(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in ("timestamp", "seconds", "port")}
+
+
+@pytest.mark.parametrize("sent", SENT, ids=range(len(SENT)))
+async def test_whether_a_question_is_there_already_changes_nothing_but_time(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first read is tried at once; what is answered and recorded is that of waiting for it."""
+    heard, told = [], []
+    for is_waited_for in (False, True):
+        async with running() as it:
+            if is_waited_for:
+                monkeypatch.setattr(Session, "_begin", lambda session: True)
+            client = socket.create_connection(("127.0.0.1", it.port))  # nobody else runs meanwhile
+            client.sendall(sent)
+            if not sent.endswith(b"exit\n"):
+                client.shutdown(socket.SHUT_WR)
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+            heard.append(await read_all(stream))
+            await stream.aclose()
+            await it.sink.wait_for("client-lost")
+            told.append([forget_time(r) for r in it.sink.records if "connection" in r])
+    assert heard[0] == heard[1]
+    assert told[0] == told[1]
+
+
+async def test_others_have_their_turn_after_the_first_of_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has sent thousands of lines by the time it is accepted delays nobody."""
+    passes: list[str] = []
+    take_turn = Session._turn
+
+    def note(session: Session) -> None:
+        passes.append("turn")
+        take_turn(session)
+
+    async def run_beside() -> None:
+        while True:
+            passes.append("other")
+            await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(Session, "_turn", note)
+    async with running() as it, trio.open_nursery() as nursery:
+        client = socket.create_connection(("127.0.0.1", it.port))
+        client.sendall(b"ping\n" * 200 + b"exit\n")
+        nursery.start_soon(run_beside)
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(client)) as stream:
+            assert await read_all(stream) == b"pong\n" * 200
+        nursery.cancel_scope.cancel()
+    assert passes.count("turn") >= 4
+    assert "turn turn turn" not in " ".join(passes)  # two: the last of a pass, the first of the next
+
+
+async def test_a_handler_closes_its_connection_itself() -> None:
+    """Nothing of Trio's stands around it for as long as the client stays."""
+    served: list[object] = []
+
+    async def serve(*args: object) -> None:
+        served.append(args)
+
+    async with trio.open_nursery() as nursery:
+        handlers = listeners.Handlers(nursery)
+        with trio.socket.socket() as sock:
+            stream = trio.SocketStream(sock)
+            handlers.start_soon(cast("Any", None), stream, serve)
+        handlers.start_soon(serve, "another", "way", "of Trio")
+    assert served in ([(stream,), ("another", "way", "of Trio")], [("another", "way", "of Trio"), (stream,)])
 
 
 async def test_a_fault_before_the_conversation_costs_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:

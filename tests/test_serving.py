@@ -18,7 +18,7 @@ from trio_cmd import __version__, preparation, serving
 from trio_cmd.cli import main
 from trio_cmd.errors import ListenError, SettingsError
 from trio_cmd.flags import parse_flags
-from trio_cmd.records import EventLogger, make_logger
+from trio_cmd.records import EventLogger, LineSink, make_logger
 from trio_cmd.records.render import render_json
 from trio_cmd.server import signals
 from trio_cmd.server.signals import EXIT_CRASHED, note_signals
@@ -31,7 +31,7 @@ Capture = pytest.CaptureFixture[str]
 TOKEN = "tcmd_" + "S3cret_-" * 5 + "abc"
 
 
-class ListSink:
+class ListSink(LineSink):
     """Keeps records in a list instead of writing them."""
 
     def __init__(self) -> None:

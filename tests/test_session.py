@@ -354,7 +354,7 @@ async def test_a_fault_in_the_conversation_costs_one_connection(
     """A bug of ours never takes the server down; whoever it hits gets no traceback."""
     async with conversing() as c:
         monkeypatch.setattr("trio_cmd.server.session.parse_request", _break)
-        await c.client.send_all(b"ping\n")
+        await c.client.send_all(b"nope\n")
         await c.heard_all()
         await wait_all_tasks_blocked()
         assert c.session.reason == "crashed"
@@ -419,7 +419,7 @@ async def test_a_crash_in_mid_answer_adds_nothing_to_it(
         c.stream.is_read = False
         await c.say(b"ping\n")
         monkeypatch.setattr("trio_cmd.server.session.parse_request", _break)
-        await c.client.send_all(b"ping\n")
+        await c.client.send_all(b"nope\n")
         assert await c.heard_all() == b""
         assert c.session.reason == "crashed"
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from trio_cmd.escape import escape
-from trio_cmd.records import make_logger
+from trio_cmd.records import LineSink, make_logger
 from trio_cmd.records.stdlib import MAX_REMEMBERED, RecordHandler, route_stdlib
 
 
-class Records:
+class Records(LineSink):
     """Keeps the fields of records; its clock is moved by the test."""
 
     def __init__(self) -> None:

@@ -102,6 +102,23 @@ async def test_a_read_that_finds_nothing_waits_again(monkeypatch: pytest.MonkeyP
         assert await served.receive_some() == b"ping\n"
 
 
+async def test_what_is_there_is_read_without_waiting() -> None:
+    """Most clients have asked by the time they are accepted."""
+    async with tcp() as (client, served):
+        assert served.receive_nowait() is None
+        await client.send_all(b"ping\n")
+        await served.wait_for_input()
+        assert served.receive_nowait() == b"ping\n"
+        await client.send_eof()
+        await served.wait_for_input()
+        assert served.receive_nowait() == b""
+    async with tcp() as (client, served):
+        reset(client.socket)  # type: ignore[arg-type]  # it is a socket for that
+        await served.wait_for_input()
+        with pytest.raises(trio.BrokenResourceError):
+            served.receive_nowait()
+
+
 async def test_a_write_that_finds_no_room_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else's bytes may have taken it."""
     async with tcp() as (_, served):

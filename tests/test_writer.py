@@ -4,6 +4,7 @@ import errno
 import os
 
 from test_sink import Moody
+from trio_cmd.records.batch import Batch
 from trio_cmd.records.writer import Writer
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -21,7 +22,7 @@ def test_what_follows_a_failure_is_said_with_it() -> None:
     output = Moody()
     output.fault = FULL
     writer, said = make_writer(output)
-    assert writer.write([b"a\n"]) == 0
+    assert writer.write([Batch(b"a\n")]) == 0
     assert said == ["'/log' cannot be written: No space left on device; somebody waits"]
     assert writer.is_stalled()
 
@@ -31,11 +32,11 @@ def test_only_lines_that_went_out_show_that_lines_go_out() -> None:
     output = Moody()
     output.fault = FULL
     writer, _ = make_writer(output)
-    writer.write([b"a\n"])
+    writer.write([Batch(b"a\n")])
     output.fault = None
     assert writer.write([]) == 0
     assert writer.is_stalled()
-    assert writer.write([b"b\n", b"c\n"]) == 2
+    assert writer.write([Batch(b"b\n"), Batch(b"c\n")]) == 2
     assert not writer.is_stalled()
     assert output.data == b"b\nc\n"
 
@@ -58,9 +59,9 @@ def test_a_torn_line_is_ended_before_the_next_one() -> None:
     """A shipper loses one line, not two that have become one."""
     output = Narrow(room=4)
     writer, _ = make_writer(output)
-    assert writer.write([b"a\n", b"bcd\n"]) == 1
+    assert writer.write([Batch(b"a\n"), Batch(b"bcd\n")]) == 1
     assert output.is_torn
     output.room = 100
-    assert writer.write([b"e\n"]) == 1
+    assert writer.write([Batch(b"e\n")]) == 1
     assert output.data == b"a\nbc\ne\n"
     assert not output.is_torn

@@ -7,6 +7,7 @@ not know it is passed by it.  Here such an address, and such a network, is the I
 import ipaddress
 import re
 from collections.abc import Hashable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
@@ -27,6 +28,7 @@ Address = IPv4Address | IPv6Address | Unix
 """Where a client is; every client of the unix socket is at the one address ``unix``."""
 Network = IPv4Network | IPv6Network | Unix
 
+KNOWN_ADDRESSES = 1024
 _MAPPED_BITS = 96  # of ::ffff:0:0/96
 _IPV6_SITE_BITS = 64  # one host can have any address of its /64
 _IPV6_HOST_BITS = 128 - _IPV6_SITE_BITS
@@ -35,8 +37,11 @@ _FORM = re.compile(r"[0-9a-fA-F.:]+(?:/[0-9]{1,3})?")
 _EXPECTED = 'expected an address, a network like 10.0.0.0/8, or "unix"'
 
 
+@lru_cache(maxsize=KNOWN_ADDRESSES)
 def parse_address(text: str) -> Address:
     """Read the address of a client, as the kernel gives it; the zone of a link-local one is left out.
+
+    The same address comes again and again, so the last ones are remembered.
 
     Raises:
         ValueError: it is none.
@@ -76,7 +81,7 @@ def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
 
 def is_local(address: Address) -> bool:
     """Tell whether a client is on this host: at a loopback address or at the unix socket."""
-    return address == "unix" or address.is_loopback
+    return isinstance(address, str) or address.is_loopback
 
 
 def is_local_network(network: Network) -> bool:

@@ -23,7 +23,17 @@ async def comphash(argument: bytes, surroundings: Surroundings, asker: Asker) ->
     Cancel: the hashing ends, unless others asked for the same.
     """
     algorithm, path = _split(argument, surroundings.settings.comphash.algorithm)
-    digest = await digest_file(path, algorithm, surroundings, asker)
+    return _reply(path, await digest_file(path, algorithm, surroundings, asker))
+
+
+def comphash_at_once(argument: bytes, surroundings: Surroundings) -> Reply | None:
+    """Hash a file that takes no waiting; see ``Command.at_once``."""
+    algorithm, path = _split(argument, surroundings.settings.comphash.algorithm)
+    digest = surroundings.hashing.digest_at_once(path, algorithm)
+    return None if digest is None else _reply(path, digest)
+
+
+def _reply(path: bytes, digest: Digest) -> Reply:
     facts = facts_of(path, digest)
     return Reply(
         (f"File hash is : {digest.hex}",),
@@ -64,5 +74,9 @@ def _split(argument: bytes, default: str) -> tuple[str, bytes]:
 
 
 COMMAND = Command(
-    "comphash", "comphash [ALGORITHM] PATH", "hash a file: " + " ".join(ALGORITHMS), work=comphash
+    "comphash",
+    "comphash [ALGORITHM] PATH",
+    "hash a file: " + " ".join(ALGORITHMS),
+    work=comphash,
+    at_once=comphash_at_once,
 )

@@ -86,7 +86,7 @@ def _text(value: object) -> str:
 COMMANDS = (
     Command("help", "help [COMMAND]", "list the commands, or describe one", answer=show_help),
     Command("ping", "ping", "answer pong", answer=ping),
-    Command("status", "status", "say how the server is", answer=status),
+    Command("status", "status", "say how the server is", answer=status, counts=True),
     Command("format", "format text|json", "choose the form of the answers", answer=set_form),
     Command("auth", "auth TOKEN", "say who you are, to be allowed more", identify=auth),
     Command("exit", "exit", "close the connection after the answers before it", answer=close),

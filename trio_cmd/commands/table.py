@@ -15,7 +15,7 @@ from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.logs import LogReader
 from trio_cmd.work.sharing import Shares
 
-__all__ = ["Answer", "Asker", "Command", "Identify", "Identity", "Surroundings", "Work"]
+__all__ = ["Answer", "Asker", "AtOnce", "Command", "Identify", "Identity", "Surroundings", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ class Identity(Protocol):
 
 
 Answer = Callable[[bytes, Surroundings], Reply]
+AtOnce = Callable[[bytes, Surroundings], Reply | None]
 Identify = Callable[[bytes, Identity], Reply]
 Work = Callable[[bytes, Surroundings, Asker], Awaitable[Reply]]
 
@@ -110,7 +111,10 @@ class Command:
         summary: what it does, in one line.
         answer: for a quick command; called in the session itself, so it must never wait.
         work: for a slow command; gets also who asks.
+        at_once: for a slow command that may be answered without waiting after all; called in the
+            session before ``work``.  ``None``, and any error, means that ``work`` must do it.
         identify: for a quick command that changes what its client may ask.
+        counts: whether its answer tells what was recorded so far, its own line included.
         details: what the command's own help says besides: lines.
     """
 
@@ -120,4 +124,6 @@ class Command:
     answer: Answer | None = None
     work: Work | None = None
     identify: Identify | None = None
+    counts: bool = False
+    at_once: AtOnce | None = None
     details: Callable[[Surroundings], Sequence[str]] | None = None

@@ -9,6 +9,7 @@ from trio_cmd.errors import BadArguments
 from trio_cmd.escape import quote
 from trio_cmd.settings import ALGORITHMS
 from trio_cmd.wire.messages import Reply
+from trio_cmd.work.hashing import Digest
 
 __all__ = ["COMMAND"]
 
@@ -30,10 +31,18 @@ async def verify(argument: bytes, surroundings: Surroundings, asker: Asker) -> R
 
     Cancel: the hashing ends.
     """
-    word, *rest = argument.split(None, 1) or [b""]
-    algorithm, expected = _parse(word)
-    path = rest[0] if rest else b""
-    digest = await digest_file(path, algorithm, surroundings, asker)
+    algorithm, expected, path = _split(argument)
+    return _reply(path, await digest_file(path, algorithm, surroundings, asker), expected)
+
+
+def verify_at_once(argument: bytes, surroundings: Surroundings) -> Reply | None:
+    """Compare the digest of a file that takes no waiting; see ``Command.at_once``."""
+    algorithm, expected, path = _split(argument)
+    digest = surroundings.hashing.digest_at_once(path, algorithm)
+    return None if digest is None else _reply(path, digest, expected)
+
+
+def _reply(path: bytes, digest: Digest, expected: str) -> Reply:
     matches = digest.hex == expected
     facts = facts_of(path, digest)
     return Reply(
@@ -41,6 +50,12 @@ async def verify(argument: bytes, surroundings: Surroundings, asker: Asker) -> R
         result={**facts, "bytes": digest.bytes, "matches": matches},
         record={**facts, "size": digest.bytes, "matches": matches},
     )
+
+
+def _split(argument: bytes) -> tuple[str, str, bytes]:
+    """Read the algorithm, the digest in lower case, and the path, empty when there is none."""
+    word, *rest = argument.split(None, 1) or [b""]
+    return *_parse(word), rest[0] if rest else b""
 
 
 def _parse(word: bytes) -> tuple[str, str]:
@@ -58,4 +73,6 @@ def _parse(word: bytes) -> tuple[str, str]:
     return algorithm, digest.decode().lower()
 
 
-COMMAND = Command("verify", _USAGE, "compare the digest of a file with a known one", work=verify)
+COMMAND = Command(
+    "verify", _USAGE, "compare the digest of a file with a known one", work=verify, at_once=verify_at_once
+)

@@ -8,20 +8,26 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import cycle
 from typing import Any, Protocol
 
 from trio_cmd.errors import SettingsError
 from trio_cmd.escape import quote
 from trio_cmd.records import events
+from trio_cmd.records.batch import Batch
 from trio_cmd.records.ecs import EcsRender
 from trio_cmd.records.events import EventLogger
 from trio_cmd.records.journal import is_journal, with_priority
 from trio_cmd.records.output import Descriptor, LogFile, Output
-from trio_cmd.records.render import Render, render_json, render_twisted
+from trio_cmd.records.render import Render, render_at_once, render_json, render_twisted
 from trio_cmd.records.sink import Sink
+from trio_cmd.records.template import Template, make_template
 from trio_cmd.settings import Logging
 
 __all__ = ["EventLogger", "LineSink", "Render", "Sink", "make_logger", "open_records"]
+
+
+_COMMANDS = (events.COMMAND_RECEIVED, events.COMMAND_COMPLETED)
 
 
 class LineSink(Protocol):
@@ -29,6 +35,11 @@ class LineSink(Protocol):
 
     def put(self, line: bytes, action: str) -> None:
         """Take the line of a record, and its action."""
+
+    def put_commands(self, batch: Batch) -> None:
+        """Take records of commands: of each that it was received, then that it was completed."""
+        for line, event in zip(batch.lines.splitlines(keepends=True), cycle(_COMMANDS), strict=False):
+            self.put(line, event.action)
 
 
 def open_records(
@@ -81,6 +92,10 @@ class _Rendering:
         """Make lines of another form from now on."""
         self._render = self._choose(settings)
 
+    def is_plain(self) -> bool:
+        """Tell whether lines have the form that ``render_json`` gives them."""
+        return self._render is render_json
+
     def _choose(self, settings: Logging) -> Render:
         is_terminal = not settings.file and os.isatty(self._fd)
         render: Render = self._ecs if settings.schema == "ecs" else render_json
@@ -110,13 +125,34 @@ def make_logger(sink: LineSink, render: Render, now: Callable[[], float] = time.
         render: makes a line of a record's fields.
         now: seconds since the epoch; a parameter for the tests.
     """
+    return EventLogger(sink, [_Process(render, now)], {"system": "-"})
 
-    def process(
-        _logger: object, _name: str, fields: Mapping[str, Any]
+
+class _Process:
+    """The only processor of structlog's: makes a line of a record's fields; see ``make_logger``."""
+
+    def __init__(self, render: Render, now: Callable[[], float]) -> None:
+        self._render = render
+        self._now = now
+        own = render.is_plain if isinstance(render, _Rendering) else None
+        self.is_plain: Callable[[], bool] = own or (lambda: render is render_json)
+
+    def __call__(
+        self, _logger: object, _name: str, fields: Mapping[str, Any]
     ) -> tuple[tuple[bytes, str], dict[str, Any]]:
-        return (render(fields, now()), fields["action"]), {}
+        return (self._render(fields, self._now()), fields["action"]), {}
 
-    return EventLogger(sink, [process], {"system": "-"})
+    def render_plain(
+        self, level: str, sentence: str, action: str, context: Mapping[str, Any], fields: Mapping[str, Any]
+    ) -> bytes | None:
+        """Make the line of a record without the copies on the ordinary way; see ``render_at_once``."""
+        if not self.is_plain():
+            return None
+        return render_at_once(self._now(), level, sentence, action, context, fields)
+
+    def template(self, context: Mapping[str, Any]) -> Template | None:
+        """Make the template of a connection; see ``make_template``."""
+        return make_template(context, self._now)
 
 
 def _describe_loss(render: Render, lost: int) -> bytes:

@@ -5,11 +5,15 @@ A record is made from a row of this table and the values of its fields; nothing 
 
 import traceback
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
 from trio_cmd.escape import escape_lines
+from trio_cmd.records.batch import Batch
+
+if TYPE_CHECKING:
+    from trio_cmd.records.template import Template
 
 __all__ = ["EVENTS", "Event", "EventLogger", "lost_event", "record_fault", "record_quiet_fault"]
 
@@ -126,6 +130,8 @@ def _place(error: BaseException) -> str:
 class EventLogger(structlog.BoundLoggerBase):
     """A structlog logger that records rows of the table."""
 
+    _template: "Template | None" = None
+
     def record(self, event: Event, level: Level | None = None, **values: Any) -> None:
         """Record that something happened.
 
@@ -138,4 +144,25 @@ class EventLogger(structlog.BoundLoggerBase):
         known = {name: values[name] for name in event.fields if name in values}
         # The order is that of the JSON line.
         sentence = event.sentence.format(**{**context, **values})
-        self._proxy_to_logger("put", sentence, level=level or event.level, action=event.action, **known)
+        level = level or event.level
+        process: Any
+        (process,) = self._processors
+        line = process.render_plain(level, sentence, event.action, context, known)
+        if line is not None:
+            self._logger.put(line, event.action)
+        else:
+            self._proxy_to_logger("put", sentence, level=level, action=event.action, **known)
+
+    def template(self) -> "Template | None":
+        """Give what makes the records of quick commands; ``None``: ``record`` has to.  Ask anew each time."""
+        process: Any
+        (process,) = self._processors
+        if not process.is_plain():
+            return None
+        if self._template is None:
+            self._template = process.template(self._context)
+        return self._template
+
+    def put_commands(self, lines: str, records: int) -> None:
+        """Record commands by lines that a template has made, so many."""
+        self._logger.put_commands(Batch(lines.encode("ascii"), records))

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from trio_cmd.records.batch import Batch
 from trio_cmd.records.events import COMMAND_ACTIONS
 from trio_cmd.records.output import Output
 from trio_cmd.records.writer import Writer
@@ -60,12 +61,16 @@ class _Room:
         self.events = 0
         self.bytes = 0
 
-    def take(self, size: int) -> bool:
-        if self.is_bounded and (self.events >= self.max_events or self.bytes + size > self.max_bytes):
+    def take(self, batch: Batch) -> bool:
+        events, size = self.events + batch.records, self.bytes + len(batch.lines)
+        if self.is_bounded and (events > self.max_events or size > self.max_bytes):
             return False
-        self.events += 1
-        self.bytes += size
+        self.events, self.bytes = events, size
         return True
+
+    def give_back(self, batch: Batch) -> None:
+        self.events -= batch.records
+        self.bytes -= len(batch.lines)
 
     def is_half_full(self) -> bool:
         return self.events * 2 >= self.max_events or self.bytes * 2 >= self.max_bytes
@@ -87,10 +92,10 @@ class Sink:
         self._writer = Writer(output, self._describe_failure)
         self._holds = holds
         self._lock = threading.Lock()
-        self._queue: deque[tuple[bytes, _Room]] = deque()
-        self._rooms = {
-            is_command: _Room(queue_events, queue_bytes, is_bounded=not holds) for is_command in (True, False)
-        }
+        self._queue: deque[tuple[Batch, _Room]] = deque()
+        self._commands, self._others = self._rooms = tuple(
+            _Room(queue_events, queue_bytes, is_bounded=not holds) for _ in range(2)
+        )
         self._wake = threading.Event()
         self._is_closing = False  # beside the event: `put` asks for every record
         self._closing = threading.Event()
@@ -106,7 +111,7 @@ class Sink:
         """Record by other settings: how many may wait, what then, and what lines look like."""
         with self._lock:
             self._holds = settings.when_full == "hold"
-            for room in self._rooms.values():
+            for room in self._rooms:
                 room.max_events, room.max_bytes = settings.queue_events, settings.queue_bytes
                 room.is_bounded = not self._holds
         self._renewed(settings)
@@ -131,12 +136,26 @@ class Sink:
 
     def put(self, line: bytes, action: str) -> None:
         """Queue a line, or count it as lost; never waits.  Any thread may call it."""
+        room = self._commands if action in COMMAND_ACTIONS else self._others
         with self._lock:
-            room = self._rooms[action in COMMAND_ACTIONS]
-            if self._is_closing or not room.take(len(line)):
-                self._lost += 1
-            else:
-                self._queue.append((line, room))
+            self._lost += not self._queue_up(Batch(line), room)
+        self._wake_writer()
+
+    def put_commands(self, batch: Batch) -> None:
+        """Queue records of commands together; where there is no room for all, those that fit."""
+        with self._lock:
+            if not self._queue_up(batch, self._commands):
+                singles = map(Batch, batch.lines.splitlines(keepends=True))
+                self._lost += sum(not self._queue_up(single, self._commands) for single in singles)
+        self._wake_writer()
+
+    def _queue_up(self, batch: Batch, room: _Room) -> bool:
+        if self._is_closing or not room.take(batch):
+            return False
+        self._queue.append((batch, room))
+        return True
+
+    def _wake_writer(self) -> None:
         if not self._wake.is_set():
             self._wake.set()
 
@@ -154,11 +173,11 @@ class Sink:
         """
         if self._holds:
             return self.is_held()
-        return self._rooms[True].is_half_full() and not self.is_stalled()
+        return self._commands.is_half_full() and not self.is_stalled()
 
     def is_held(self) -> bool:
         """Tell whether nobody should be let in: nothing may be lost, and half of a room is full."""
-        return self._holds and any(room.is_half_full() for room in self._rooms.values())
+        return self._holds and any(room.is_half_full() for room in self._rooms)
 
     def is_stalled(self) -> bool:
         """Tell whether the writer is stuck in a write, or its last write failed."""
@@ -166,7 +185,7 @@ class Sink:
 
     def statistics(self) -> SinkStatistics:
         """Count what was written and lost."""
-        return SinkStatistics(self._written, self._lost, len(self._queue), self.is_stalled())
+        return SinkStatistics(self._written, self._lost, self._count_queued(), self.is_stalled())
 
     def close(self, seconds: float) -> int:
         """Write what waits, for so long at most.
@@ -181,7 +200,7 @@ class Sink:
         self._wake.set()
         self._thread.join(seconds)
         with self._lock:
-            return self._lost - self._lost_said + len(self._queue)
+            return self._lost - self._lost_said + self._count_queued()
 
     def _run(self) -> None:
         while not self._is_closing:
@@ -199,7 +218,10 @@ class Sink:
     def _pause_seconds(self) -> float:
         if self._holds and self._writer.has_failed:
             return RETRY_SECONDS
-        return GATHER_SECONDS_WHEN_MUCH if len(self._queue) > MUCH else GATHER_SECONDS
+        return GATHER_SECONDS_WHEN_MUCH if self._count_queued() > MUCH else GATHER_SECONDS
+
+    def _count_queued(self) -> int:
+        return sum(room.events for room in self._rooms)
 
     def _has_unsaid(self) -> bool:
         return self._lost != self._lost_said
@@ -208,14 +230,15 @@ class Sink:
         """Write the whole queue, and say what was lost before."""
         lost = self._lost
         # An empty piece: also when nothing is to be written the file may have to be opened anew.
-        for piece in list(_cut(list(self._queue))) or [[]]:
-            written = self._writer.write([line for line, _ in piece]) if self._says_gap() else 0
-            gone = written if self._holds else len(piece)
+        for piece in list(_cut([batch for batch, _ in list(self._queue)])) or [[]]:
+            count = sum(batch.records for batch in piece)
+            written = self._writer.write(piece) if self._says_gap() else 0
+            gone = written if self._holds else count
             with self._lock:
                 self._forget(gone)
                 self._written += written
                 self._lost += gone - written
-            if gone < len(piece):
+            if gone < count:
                 break
         self._say_lost(lost)
 
@@ -230,29 +253,32 @@ class Sink:
     def _say_lost(self, lost: int) -> bool:
         """Say what was lost, so much since the start; returns whether nothing of it is left to say."""
         unsaid = lost - self._lost_said
-        if unsaid > 0 and self._writer.write([self._describe_loss(unsaid)]):
+        if unsaid > 0 and self._writer.write([Batch(self._describe_loss(unsaid))]):
             self._lost_said = lost
         return self._lost_said >= lost
 
     def _forget(self, count: int) -> None:
-        """Take the first lines out of the queue; they stayed there as long as they took room."""
-        for _ in range(count):
-            line, room = self._queue.popleft()
-            room.events -= 1
-            room.bytes -= len(line)
+        """Take the first records out of the queue; they stayed there as long as they took room."""
+        while count:
+            batch, room = self._queue.popleft()
+            if batch.records > count:  # a write failed in the middle of it
+                batch, rest = batch.split(count)
+                self._queue.appendleft((rest, room))
+            room.give_back(batch)
+            count -= batch.records
 
     def _describe_failure(self) -> str:
         """Say what follows when lines cannot be written."""
         return "clients wait until it can" if self._holds else "records are lost until it can"
 
 
-def _cut(batch: list[tuple[bytes, _Room]]) -> Iterator[list[tuple[bytes, _Room]]]:
+def _cut(batches: list[Batch]) -> Iterator[list[Batch]]:
     """Cut into pieces of one write each, so that a slow reader is not taken for a stalled one."""
-    piece: list[tuple[bytes, _Room]] = []
+    piece: list[Batch] = []
     size = 0
-    for entry in batch:
-        piece.append(entry)
-        size += len(entry[0])
+    for batch in batches:
+        piece.append(batch)
+        size += len(batch.lines)
         if size >= WRITE_BYTES:
             yield piece
             piece, size = [], 0

@@ -6,6 +6,7 @@ All but ``is_stalled`` is called by the writer's thread alone, which may wait he
 import time
 from collections.abc import Callable, Sequence
 
+from trio_cmd.records.batch import Batch
 from trio_cmd.records.output import Output
 
 __all__ = ["Writer"]
@@ -42,37 +43,39 @@ class Writer:
         since = self._writing_since
         return self.has_failed or (since is not None and time.monotonic() - since > STALLED_SECONDS)
 
-    def write(self, lines: Sequence[bytes]) -> int:
-        """Write lines; returns how many went out whole.
+    def write(self, batches: Sequence[Batch]) -> int:
+        """Write records; returns how many went out whole.
 
         Args:
-            lines: perhaps none: the output may have to be opened anew all the same.
+            batches: perhaps none: the output may have to be opened anew all the same.
         """
         done, torn = 0, b""
         self._writing_since = time.monotonic()
         try:
             self._output.prepare()
-            torn = b"\n" if lines and self._output.is_torn else b""
-            data = memoryview(torn + b"".join(lines))
+            torn = b"\n" if batches and self._output.is_torn else b""
+            data = memoryview(b"".join([torn, *(batch.lines for batch in batches)]))
             while done < len(data):
                 self._writing_since = time.monotonic()
                 done += self._output.write(data[done:])
-            self.has_failed = self.has_failed and not lines
+            self.has_failed = self.has_failed and not batches
             self._tell(self._output.trouble)
         except OSError as error:
             self.has_failed = True
             self._tell(error)
         finally:
             self._writing_since = None
-        return self._count_whole(lines, done - len(torn)) if done else 0
+        return self._count_whole(batches, done - len(torn)) if done else 0
 
-    def _count_whole(self, lines: Sequence[bytes], done: int) -> int:
+    def _count_whole(self, batches: Sequence[Batch], done: int) -> int:
         whole = 0
-        for line in lines:
-            if done < len(line):
+        for batch in batches:
+            if done < len(batch.lines):
+                count, size = batch.count_whole(done)
+                whole, done = whole + count, done - size
                 break
-            done -= len(line)
-            whole += 1
+            done -= len(batch.lines)
+            whole += batch.records
         self._output.is_torn = done > 0
         return whole
 

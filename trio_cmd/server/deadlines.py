@@ -42,25 +42,40 @@ class Watched(Protocol):
         """End for a reason of one of the clocks."""
 
 
-class _Watch:
-    """What the sweeper remembers of one client: since when its two clocks run."""
+class _Seen(NamedTuple):
+    """A clock that runs: its state, and since when."""
 
-    __slots__ = ("_seen",)
+    state: Hashable
+    since: float
+
+
+class _Watch:
+    """What the sweeper remembers of one client: since when its two clocks run.
+
+    Thousands of idle clients have one each, so it keeps as little as it can.
+    """
+
+    __slots__ = ("_reading", "_writing")
 
     def __init__(self) -> None:
-        self._seen: list[tuple[Clock, float] | None] = [None, None]
+        self._reading: _Seen | None = None
+        self._writing: _Seen | None = None
 
     def expired(self, clocks: tuple[Clock | None, Clock | None], now: float) -> str | None:
         """Compare with the last time; returns the reason of a clock that has run out."""
-        for index, clock in enumerate(clocks):
-            seen = self._seen[index]
-            if clock is None:
-                self._seen[index] = None
-            elif seen is None or seen[0].state != clock.state:
-                self._seen[index] = (clock, now)
-            elif now - seen[1] >= clock.seconds:
+        self._reading = _see(clocks[0], self._reading, now)
+        self._writing = _see(clocks[1], self._writing, now)
+        for clock, seen in zip(clocks, (self._reading, self._writing), strict=True):
+            if clock is not None and seen is not None and now - seen.since >= clock.seconds:
                 return clock.reason
         return None
+
+
+def _see(clock: Clock | None, seen: _Seen | None, now: float) -> _Seen | None:
+    """Look at a clock; it starts again with another state."""
+    if clock is None:
+        return None
+    return seen if seen is not None and seen.state == clock.state else _Seen(clock.state, now)
 
 
 class Sweeper:

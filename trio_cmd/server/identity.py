@@ -46,6 +46,7 @@ class ClientIdentity:
         tables: what commands need.
         attempts: the wrong tokens of all clients.
         now: a clock that never goes back, in seconds; a parameter for the tests.
+        surroundings: those of its grants, where they are known already.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class ClientIdentity:
         tables: Tables,
         attempts: WrongTokens,
         now: Callable[[], float] = time.monotonic,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.visitor = visitor
         self._attempts = attempts
@@ -74,7 +76,7 @@ class ClientIdentity:
         self._tables = tables
         self._digests: tuple[str, ...] = ()  # of the tokens that were right
         self.wrong_tokens = 0
-        self.surroundings = tables.of(access.held(visitor))
+        self.surroundings = surroundings or tables.of(access.held(visitor))
 
     def check_attempts(self) -> None:
         """See that a token may be shown; see ``commands.Identity``."""

@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -61,11 +61,12 @@ class Listeners:
 
         Cancel: the listeners are closed, the path of the unix socket is gone.
         """
+        handlers = cast("trio.Nursery", Handlers(connections))  # any object that has a start_soon will do
         path = "" if self._inherited else self._settings.unix_socket
         # The path first, because no thread may be at work yet; and last to go, when nobody listens there.
         with unix_listener(path) if path else nullcontext() as unix:
             async with trio.open_nursery() as nursery:
-                yield await self._listen(nursery, connections, unix)
+                yield await self._listen(nursery, handlers, unix)
                 nursery.cancel_scope.cancel()
 
     async def _listen(
@@ -125,6 +126,32 @@ class Listeners:
 
     def _note(self, kind: str, where: object) -> None:
         self.closed = f"{self.closed} ({kind} Port {where} Closed)".lstrip()
+
+
+class Handlers:
+    """Starts the handlers of connections, which close their stream themselves.
+
+    Trio would put a function around each that closes the stream once more, by force: a frame for as
+    long as the connection lasts, and a pass of the event loop at its end.
+
+    Args:
+        nursery: where the handlers run.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    def start_soon(self, run: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Start the handler of a stream that was accepted; see ``trio.serve_listeners``.
+
+        Args:
+            run: Trio's function around the handler.
+            args: the stream and the handler; a Trio that gives others gets its own way.
+        """
+        if len(args) == 2 and isinstance(args[0], trio.SocketStream):
+            self._nursery.start_soon(args[1], args[0])
+        else:
+            self._nursery.start_soon(run, *args)
 
 
 def explain(error: OSError, host: str, port: int, host_key: str = "--host", port_key: str = "--port") -> str:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 import trio
 
 from trio_cmd.addresses import Address, show_site
+from trio_cmd.commands import Surroundings
 from trio_cmd.escape import escape
 from trio_cmd.records import EventLogger, events
 from trio_cmd.records.events import record_fault
 from trio_cmd.server.access import Visitor
+from trio_cmd.server.acquaintances import Acquaintances
 from trio_cmd.server.admission import Admission
 from trio_cmd.server.attempts import WrongTokens
 from trio_cmd.server.deadlines import Sweeper
@@ -62,6 +64,7 @@ class Reception:
         is_stopping: Callable[[], bool],
     ) -> None:
         self.epoch = epoch
+        self._acquaintances = Acquaintances(epoch.access, epoch.tables)
         self._log = log
         self._admission = admission
         self._sweeper = sweeper
@@ -77,6 +80,7 @@ class Reception:
     def renew(self, epoch: Epoch) -> None:
         """Put other settings in force, for whoever comes and for whoever is there, at once."""
         self.epoch = epoch
+        self._acquaintances = Acquaintances(epoch.access, epoch.tables)
         self._door.resize(self._admission.max_clients)
         self._door.renew(epoch.access.is_admissible)
         for session in list(self.sessions):
@@ -99,13 +103,14 @@ class Reception:
         system = f"CmdProtocol,{number},{peer.host}"
         log = self._log.bind(system=system, connection=number, **peer.fields())
         try:
-            async with stream:
-                if await self._lobby.wait():
-                    await self._receive(stream, peer, log)
-                else:
-                    await self._turn_away(stream, peer, log)
+            if await self._lobby.wait():
+                await self._receive(stream, peer, log)
+            else:
+                await self._turn_away(stream, peer, log)
         except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
             record_fault(log.bind(system=SYSTEM), errors)
+        finally:
+            await stream.aclose()
 
     def _is_held(self) -> bool:
         return self.epoch.shared.sink.is_held() and not self._is_stopping()
@@ -127,7 +132,7 @@ class Reception:
         visit = Visit()
         address = peer.address()
         try:
-            visit.reason = self._judge(visit, address)
+            visit.reason = self._judge(visit, peer.host, address)
             if address is None:
                 await trio.lowlevel.checkpoint()
             elif visit.reason is not None:
@@ -136,21 +141,24 @@ class Reception:
                 await self._shake_hands(stream, address, log, visit)
             else:
                 visit.begin(log)
-                await self._converse(self._make_session(stream, peer.visitor(), log), visit)
+                known = self._acquaintances.judge(peer.host, address).surroundings
+                await self._open_session(stream, peer.visitor(), log, visit, known).run()
         except trio.BrokenResourceError:
             visit.reason = "reset"  # a refused client that did not wait for its answer
         finally:
+            if visit.session is not None:
+                self._close_session(visit.session, visit)
             if visit.has_place:
                 self._admission.leave(visit)
             if not visit.is_counted:
                 self.results[visit.reason or "crashed"] += 1
             visit.end(log)
 
-    def _judge(self, visit: Visit, address: Address | None) -> str | None:
+    def _judge(self, visit: Visit, host: str, address: Address | None) -> str | None:
         """Give a client a place, or tell why it gets none."""
         if address is None:
             return "reset"
-        if not self.epoch.access.is_admissible(address):
+        if not self._acquaintances.judge(host, address).is_admissible:
             reason = "not-allowed"
         elif not self._admission.try_admit(visit, address):
             reason = "too-many-clients"
@@ -207,30 +215,37 @@ class Reception:
         visitor = Visitor(address, names)
         if self.epoch.access.is_admitted(visitor):
             visit.begin(log)
-            await self._converse(self._make_session(stream, visitor, log), visit)
+            await self._open_session(stream, visitor, log, visit).run()
         else:
             visit.reason = "not-allowed"
             self._note_refusal(visit, address, visit.reason)
             await self._refuse(stream, address, visit.reason, log, visit)
 
-    def _make_session(self, stream: ClientStream, visitor: Visitor, log: EventLogger) -> Session:
-        identity = ClientIdentity(visitor, self.epoch.access, self.epoch.tables, self._attempts)
-        return Session(stream, log, self.epoch.shared, identity)
-
-    async def _converse(self, session: Session, visit: Visit) -> None:
+    def _open_session(
+        self,
+        stream: ClientStream,
+        visitor: Visitor,
+        log: EventLogger,
+        visit: Visit,
+        known: Surroundings | None = None,
+    ) -> Session:
+        """Begin the conversation of a client that is let in; ``_close_session`` must follow."""
+        access, tables = self.epoch.access, self.epoch.tables
+        identity = ClientIdentity(visitor, access, tables, self._attempts, surroundings=known)
+        session = visit.session = Session(stream, log, self.epoch.shared, identity)
         self.sessions[session] = None
+        self._sweeper.watch(session)
         self.results["admitted"] += 1
         visit.is_counted = True
-        self._sweeper.watch(session)
-        try:
-            if self._is_stopping():  # accepted in the moment of stopping
-                session.stop()
-            await session.run()
-        finally:
-            self._sweeper.forget(session)
-            del self.sessions[session]
-            visit.reason, visit.requests = session.reason, session.requests
-            visit.bytes_in, visit.bytes_out = session.bytes_in, session.bytes_out
+        if self._is_stopping():  # accepted in the moment of stopping
+            session.stop()
+        return session
+
+    def _close_session(self, session: Session, visit: Visit) -> None:
+        self._sweeper.forget(session)
+        del self.sessions[session]
+        visit.reason, visit.requests = session.reason, session.requests
+        visit.bytes_in, visit.bytes_out = session.bytes_in, session.bytes_out
 
     def _look_at(self, stream: trio.SocketStream) -> Peer:
         """Learn who it is, and have the kernel find out when it is gone."""

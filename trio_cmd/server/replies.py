@@ -75,19 +75,23 @@ class ReplyQueue:
         """Whether the client should take answers before it asks more."""
         return self.pending >= self._max_replies or self.bytes >= self._max_bytes
 
+    def room(self) -> tuple[int, int]:
+        """Say how many answers, and bytes of them, come before it is full."""
+        return self._max_replies - self.pending, self._max_bytes - self.bytes
+
     def has_room_for_work(self) -> bool:
         """Whether another answer may be worked for: finished ones wait behind the head only so far."""
         return self.bytes < self._max_bytes
 
-    def add(self, answer: bytes) -> None:
-        """Put a finished answer behind all others."""
+    def add(self, answer: bytes, count: int = 1) -> None:
+        """Put a finished answer behind all others, or so many joined."""
         slots = self._slots
         if not slots or not slots[-1].is_done:
             slots.append(Slot())
             slots[-1].is_done = True
         slots[-1].parts.append(answer)
-        slots[-1].count += 1
-        self.pending += 1
+        slots[-1].count += count
+        self.pending += count
         self._spend(len(answer))
 
     def reserve(self) -> Slot:

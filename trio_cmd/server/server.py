@@ -31,6 +31,7 @@ from trio_cmd.server.listeners import Listeners
 from trio_cmd.server.metrics import MetricsServer
 from trio_cmd.server.reception import Reception
 from trio_cmd.server.reloading import Read, Reloading, read_nothing
+from trio_cmd.server.remains import Remains
 from trio_cmd.server.report import make_report
 from trio_cmd.server.shared import Shared
 from trio_cmd.server.statistics import LastReload, Statistics, digest_settings, show_status
@@ -91,6 +92,7 @@ class Server:
         self._admission = Admission(max_clients, settings.server.max_clients_per_address)
         self._hangups = Hangups()
         self._flooding = Flooding(log.bind(system=SYSTEM))
+        self._remains = Remains()
         self._reception = self._make_reception(Prepared(settings, roots, tls))
         self._epochs = itertools.count(1)
         self._reloading = Reloading(
@@ -114,6 +116,7 @@ class Server:
                 helpers.start_soon(self._hangups.run)
                 self._workshop.start(helpers)
                 helpers.start_soon(self._flooding.run)
+                helpers.start_soon(self._remains.run)
                 async with self._workshop.open(), trio.open_nursery() as connections:
                     await self._serve_clients(helpers, connections, task_status)
                 helpers.cancel_scope.cancel()
@@ -225,8 +228,8 @@ class Server:
             shared: with the limits of these settings.
             number: of the settings since the start.
         """
-        open_file = prepared.roots.take().open_regular
-        whole = self._workshop.surroundings(settings, number, open_file, self.status)
+        roots = self._remains.add(prepared.roots.take())
+        whole = self._workshop.surroundings(settings, number, roots, self.status)
         shared.tally.know(whole.commands)
         access = Access(settings.grants)
         return Epoch(settings, digest_settings(settings), shared, access, Tables(whole), prepared.tls)

@@ -25,11 +25,13 @@ from trio_cmd.errors import (
 )
 from trio_cmd.records import EventLogger, events
 from trio_cmd.server.access import Access
+from trio_cmd.server.at_once import AT_ONCE_PER_TURN, answer_at_once
 from trio_cmd.server.deadlines import Clock
 from trio_cmd.server.goodbye import format_goodbye, hurry, wait_for_reader
 from trio_cmd.server.identity import ClientIdentity, Tables
 from trio_cmd.server.jobs import Jobs
 from trio_cmd.server.pressure import wait_while
+from trio_cmd.server.quick import QuickAnswers
 from trio_cmd.server.replies import ReplyQueue
 from trio_cmd.server.sending import Sender
 from trio_cmd.server.shared import Shared
@@ -78,6 +80,7 @@ class Session:
         "_jobs",
         "_lines",
         "_nursery",
+        "_quick",
         "_reading",
         "_replies",
         "_sender",
@@ -100,10 +103,11 @@ class Session:
         self._lines = LineReader(limits.line_bytes)
         self._replies = ReplyQueue(limits.pending_replies, limits.pending_bytes, shared.budget)
         self._sender = Sender(stream, self._replies, self.changed, self._lose)
+        self._quick = QuickAnswers(log, shared.tally, shared.plain_lines, shared.budget)
         self._jobs: Jobs | None = None  # most clients never need any
         self._form: Form = "text"
         self._nursery: trio.Nursery
-        self._reading = trio.CancelScope()
+        self._reading: trio.CancelScope | None = None  # around the waiting for more
         self._change: trio.Event | None = None  # set when answers are finished or have left
         self._is_reading = True
         self._is_held = False  # the server does not read for now
@@ -133,7 +137,16 @@ class Session:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                await self._read()
+                if self._begin():
+                    with trio.CancelScope() as self._reading:  # cancelled, no answer is lost
+                        if self._lines.has_lines:
+                            await trio.lowlevel.checkpoint()  # the others have their turn
+                        await self._take_lines()
+                        while self.reason is None:
+                            # Awaited here: each function between would take memory of each idle client.
+                            await self._stream.wait_for_input()
+                            self._receive()
+                            await self._take_lines()
                 await self._finish()
         except* Exception as errors:
             self._crash(errors)
@@ -196,21 +209,28 @@ class Session:
 
     # Reading
 
-    async def _read(self) -> None:
-        """Take lines until the conversation ends.
+    def _begin(self) -> bool:
+        """Take a first turn of what has come already: most clients ask at once, and many leave at once.
 
-        Cancel: no answer is lost, they are the sender's.
+        Returns:
+            Whether the conversation goes on.
         """
-        with self._reading:
-            while self.reason is None:
-                try:
-                    data = await self._stream.receive_some()
-                except trio.BrokenResourceError:
-                    self._lose()
-                    break
-                self._feed(data)
-                await self._take_lines()
-        self._is_reading = False
+        if self.reason is None:
+            self._receive()
+        if self.reason is None and self._lines.has_lines and not self._shared.sink.is_pressed():
+            self._turn()
+            self._sender.flush(self._nursery)
+        return self.reason is None
+
+    def _receive(self) -> None:
+        """Take what has come, if there is anything."""
+        try:
+            data = self._stream.receive_nowait()
+        except trio.BrokenResourceError:
+            self._lose()
+            return
+        if data is not None:
+            self._feed(data)
 
     def _feed(self, data: bytes) -> None:
         """Take what was received; nothing is the end of input."""
@@ -223,15 +243,18 @@ class Session:
         self._lines.feed(data)
 
     async def _take_lines(self) -> None:
-        while self.reason is None:
+        """Take what was received, in turns with the others.
+
+        Cancel: no answer is lost, they are the sender's.
+        """
+        while self.reason is None and self._lines.has_lines:
             if self._replies.is_full() or self._shared.sink.is_pressed():
                 await self._hold()
                 continue  # the end may have come meanwhile
             self._turn()
             self._sender.flush(self._nursery)
-            if not self._lines.has_lines:
-                break
-            await trio.lowlevel.checkpoint()
+            if self._lines.has_lines:
+                await trio.lowlevel.checkpoint()
         if self._is_ended:
             self._end("closed")
 
@@ -248,9 +271,13 @@ class Session:
 
     def _turn(self) -> None:
         """Take as many lines as one client may at once."""
+        self._quick.at_once = 0
         end = self._lines.taken + LINES_PER_TURN
         size = 0
         while self._lines.taken < end and size < BYTES_PER_TURN:
+            self._take_quick(end - self._lines.taken)
+            if self._lines.taken == end or self._is_turn_over():
+                return
             try:
                 line = self._lines.next_line()
             except LineTooLong as error:
@@ -261,8 +288,26 @@ class Session:
                 return
             size += len(line)
             self._take(line)
-            if self.reason is not None or self._replies.is_full():
+            if self.reason is not None or self._is_turn_over():
                 return
+
+    def _is_turn_over(self) -> bool:
+        return self._replies.is_full() or self._quick.at_once >= AT_ONCE_PER_TURN
+
+    def _take_quick(self, max_lines: int) -> None:
+        """Answer the next lines as far as that is done at once; so many of them have few bytes."""
+        if self._change is not None:
+            return  # the first line ends what is streamed
+        max_answers, max_bytes = self._replies.room()
+        lines = self._lines.upcoming(min(max_lines, max_answers))
+        if not lines or not self._quick.is_possible():
+            return
+        surroundings = self._identity.surroundings
+        count, answers = self._quick.answer(lines, surroundings, self._form, self.requests, max_bytes)
+        if count:
+            self.requests += count
+            self._lines.skip(count)
+            self._replies.add(answers, count)
 
     def _take(self, line: bytes) -> None:
         """Answer a line, or begin to work for its answer."""
@@ -284,7 +329,7 @@ class Session:
             return
         asked = self._note(request, show_line(line))
         if command is not None and command.work is not None:
-            self._begin_work(command.work, asked)
+            self._work(command, command.work, asked)
         else:
             self._answer(asked, self._ask(command, request))
 
@@ -349,6 +394,16 @@ class Session:
             elif self._errors >= MAX_ERRORS:
                 self._end("too-many-errors")
 
+    def _work(self, command: Command, work: Work, asked: Asked) -> None:
+        """Answer a slow command at once when that takes no waiting; else begin to work for its answer."""
+        surroundings, budget = self._identity.surroundings, self._shared.budget
+        reply = answer_at_once(command, asked, surroundings, budget, self._trail)
+        if reply is None:
+            self._begin_work(work, asked)
+            return
+        self._quick.at_once += 1
+        self._give(self._trail.answered(asked, reply, shared=False), reply)
+
     def _begin_work(self, work: Work, asked: Asked) -> None:
         if self._jobs is None:
             self._jobs = Jobs(self, self._shared, self._replies, self._sender, self._trail, self._nursery)
@@ -360,7 +415,8 @@ class Session:
         """Stop reading; what was asked is still answered."""
         if self.reason is None:
             self.reason = reason
-            self._reading.cancel()
+            if self._reading is not None:
+                self._reading.cancel()
         self.changed()  # what is streamed ends as well
 
     def _lose(self, reason: str = "reset") -> None:
@@ -382,10 +438,10 @@ class Session:
 
         Cancel: the rest is not said.
         """
-        with self._shared.hangups.watched(self._stream.fileno(), self._lose):
-            await self._wait_until_written()
-            self._say_goodbye()
-            await self._wait_until_written()
+        self._is_reading = False
+        await self._wait_until_written()
+        self._say_goodbye()
+        await self._wait_until_written()
         assert self.reason is not None
         await wait_for_reader(self._stream, self.reason, is_ended=self._is_ended)
 
@@ -417,8 +473,11 @@ class Session:
             self._change = None
 
     async def _wait_until_written(self) -> None:
-        while self._replies.pending:
-            await self.wait_for_change()
+        if not self._replies.pending:
+            return
+        with self._shared.hangups.watched(self._stream.fileno(), self._lose):
+            while self._replies.pending:
+                await self.wait_for_change()
 
     def is_over(self, asked_after: int) -> bool:
         """Whether what is streamed should end: by another line than so many, or with the conversation."""

@@ -7,6 +7,7 @@ import trio
 from trio_cmd.records import Sink
 from trio_cmd.server.flooding import Flooding
 from trio_cmd.server.hangups import Hangups
+from trio_cmd.server.plain_lines import PlainLines
 from trio_cmd.server.replies import Budget
 from trio_cmd.server.tally import Tally
 from trio_cmd.settings import Limits
@@ -25,6 +26,7 @@ class Shared:
         budget: of all unwritten answers.
         tally: counts the commands.
         flooding: decides which unknown commands are recorded by themselves.
+        plain_lines: that were asked before.
         failing: slow commands that fail take turns: one in each pass of the event loop.
     """
 
@@ -34,4 +36,5 @@ class Shared:
     budget: Budget
     tally: Tally
     flooding: Flooding
+    plain_lines: PlainLines = field(default_factory=PlainLines)
     failing: trio.Lock = field(default_factory=trio.Lock)

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trio_cmd.addresses import Address, parse_address
 from trio_cmd.records import EventLogger, events
@@ -10,22 +10,26 @@ from trio_cmd.records.events import lost_event
 from trio_cmd.server.access import Visitor
 from trio_cmd.server.unix_socket import Credentials
 
+if TYPE_CHECKING:
+    from trio_cmd.server.session import Session
+
 __all__ = ["SYSTEM", "Peer", "Visit"]
 
 SYSTEM = "trio_cmd.Server"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
     """The other end of a connection; of one that was gone before it was looked at, nothing is known."""
 
-    host: str = "unknown"
+    host: str = UNKNOWN
     port: int = 0
     credentials: Credentials | None = None
 
     def address(self) -> Address | None:
         """Where it is."""
-        return None if self == Peer() else parse_address(self.host)
+        return None if self.host == UNKNOWN else parse_address(self.host)
 
     def visitor(self) -> Visitor:
         """Who it is, without a certificate."""
@@ -43,7 +47,7 @@ class Visit:
 
     __slots__ = (
         *("began", "bytes_in", "bytes_out", "is_begun", "is_counted", "is_recorded"),
-        *("has_place", "reason", "requests", "tls"),
+        *("has_place", "reason", "requests", "session", "tls"),
         "__weakref__",  # a limiter knows it
     )
 
@@ -52,6 +56,7 @@ class Visit:
         self.is_begun = False
         self.has_place = False  # to be given back
         self.is_counted = False  # as admitted or refused
+        self.session: Session | None = None  # once it was let in
         self.reason: str | None = None
         self.began = time.monotonic()
         self.requests = 0

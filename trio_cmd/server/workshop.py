@@ -15,12 +15,14 @@ from trio_cmd.commands import COMMANDS, Surroundings
 from trio_cmd.commands.programs import program_rows
 from trio_cmd.server.replies import Budget
 from trio_cmd.settings import Settings
+from trio_cmd.work.cached import CachedFiles
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing, count_threads
 from trio_cmd.work.limiter import FairLimiter, Limit, WaitingRoom
 from trio_cmd.work.logs import MAX_OUTPUT_BYTES, LogReader
 from trio_cmd.work.processes import GroupReaper
 from trio_cmd.work.programs import Programs
+from trio_cmd.work.roots import Roots
 from trio_cmd.work.sharing import Sharing, SharingStatistics, SharingUnder
 from trio_cmd.work.threads import DiskThreads
 
@@ -63,10 +65,10 @@ class Workshop:
         self.budget = Budget(limits.total_pending_bytes, _running_bytes(settings))
         self._reaper = GroupReaper()
         self._waiting_room = WaitingRoom(limits.waiting)
-        self._threads = DiskThreads()
+        self._threads, cached = DiskThreads(), CachedFiles()
         self._children = FairLimiter(_count_children(settings), self._waiting_room)
-        self._hashing = Hashing(settings.comphash, self._waiting_room, limit, self._threads)
-        self._logs = LogReader(self._children, self._reaper, limit, self._threads)
+        self._hashing = Hashing(settings.comphash, self._waiting_room, limit, self._threads, cached)
+        self._logs = LogReader(self._children, self._reaper, limit, self._threads, cached)
         self._followers = Followers(limits.followers, self._logs, self._reaper, limit)
         self._programs = Programs(self._children, self._reaper, limit)
         self._sharing = Sharing(report, self.budget.check)
@@ -91,7 +93,7 @@ class Workshop:
         self,
         settings: Settings,
         number: int,
-        open_file: Callable[[bytes], int],
+        roots: Roots,
         status: Callable[[], Mapping[str, Any]],
     ) -> Surroundings:
         """Give what commands need that are asked under some settings.
@@ -99,12 +101,12 @@ class Workshop:
         Args:
             settings: checked.
             number: of the settings since the start.
-            open_file: opens a regular file where files may be named.
+            roots: below which files may be named.
             status: counts for ``status``.
         """
         return Surroundings(
             settings,
-            self._hashing.under(settings.comphash, open_file),
+            self._hashing.under(settings.comphash, roots),
             self._logs,
             status,
             {**COMMANDS, **program_rows(settings.programs, self._programs)},

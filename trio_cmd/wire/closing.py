@@ -26,10 +26,16 @@ async def linger(
 
     Cancel: nothing is left behind.
     """
+
+    def is_quiet() -> bool:
+        return is_ended or not (is_sending or any(stream.waiting_bytes()))
+
+    if not stream.says_end and is_quiet():
+        return  # as most are: they need no clock
     try:
         with trio.move_on_after(seconds):
             await stream.say_end()
-            if not is_ended and (is_sending or stream.waiting_bytes() != (0, 0)):
+            if not is_quiet():
                 await drain(stream)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # the client was faster

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from trio_cmd.errors import LineTooLong
 
-__all__ = ["LineReader"]
+__all__ = ["LineReader", "without_ending"]
 
 _Bytes = TypeVar("_Bytes", bytes, bytearray)
 
@@ -49,7 +49,7 @@ class LineReader:
     @property
     def has_lines(self) -> bool:
         """Whether ``next_line`` gives a line or an error without more input."""
-        return bool(self._lines) or self._is_tail_too_long()
+        return bool(self._lines) or (bool(self._tail) and self._is_tail_too_long())
 
     @property
     def is_unfinished(self) -> bool:
@@ -87,26 +87,39 @@ class LineReader:
                 more can be taken from this stream.
         """
         if not self._lines:
-            if self._is_tail_too_long():
-                raise LineTooLong(self._max)
             if not self._tail:
                 self._max = self._max_later
+            elif self._is_tail_too_long():
+                raise LineTooLong(self._max)
             return None
         line = self._lines[-1]
-        if len(line) > self._max and len(_without_ending(line)) > self._max:
+        if len(line) > self._max and len(without_ending(line)) > self._max:
             raise LineTooLong(self._max)
         self._lines.pop()
         self.taken += 1
         if self._takes_telnet and 0xFF in line:
             line = _TELNET_COMMAND.sub(_spell_telnet, line)
-        return _without_ending(line)
+        return without_ending(line)
+
+    def upcoming(self, count: int) -> list[bytes]:
+        """Look at the next complete lines, so many at most, as they were sent but for their line feeds.
+
+        Nothing is said of them: one may be too long, or hold telnet commands.
+        """
+        return self._lines[: -count - 1 : -1]
+
+    def skip(self, count: int) -> None:
+        """Take so many of them."""
+        del self._lines[-count:]
+        self.taken += count
 
     def _is_tail_too_long(self) -> bool:
         # An ending that is still incomplete may be among these bytes: it does not count.
-        return len(self._tail) > self._max and len(_without_ending(self._tail)) > self._max
+        return len(self._tail) > self._max and len(without_ending(self._tail)) > self._max
 
 
-def _without_ending(line: _Bytes) -> _Bytes:
+def without_ending(line: _Bytes) -> _Bytes:
+    """Take off what stands between a line and its line feed."""
     for ending in _ENDINGS:
         if line.endswith(ending):
             return line[: -len(ending)]

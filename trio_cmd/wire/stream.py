@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import termios
+from collections.abc import Awaitable
 
 import trio
 from trio.abc import HalfCloseableStream
@@ -33,11 +34,46 @@ _SIOCOUTQ = termios.TIOCOUTQ
 
 
 class ClientStream(HalfCloseableStream):
-    """A stream that can also be written without waiting."""
+    """A stream that can also be written without waiting.
+
+    Attributes:
+        says_end: ``say_end`` sends something.
+    """
+
+    says_end = False
+    # Received, or met, by a stream that cannot wait without receiving.
+    _ahead: bytes | trio.BrokenResourceError | None = None
 
     @abc.abstractmethod
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read what is there, nothing at the end of input; see ``trio.abc.ReceiveStream``."""
+
+    def wait_for_input(self) -> Awaitable[None]:
+        """Wait until ``receive_nowait`` should be tried; it may find nothing all the same.
+
+        Cancel: nothing is lost.
+        """
+        return self._receive_ahead()
+
+    def receive_nowait(self) -> bytes | None:
+        """Read what is there already; nothing at the end of input.
+
+        Returns:
+            The bytes, or ``None``: wait for them.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone.
+        """
+        data, self._ahead = self._ahead, None
+        if isinstance(data, trio.BrokenResourceError):
+            raise data
+        return data
+
+    async def _receive_ahead(self) -> None:
+        try:
+            self._ahead = await self.receive_some()
+        except trio.BrokenResourceError as error:
+            self._ahead = error
 
     @abc.abstractmethod
     def send_nowait(self, data: bytes) -> int:
@@ -107,14 +143,24 @@ class SocketStream(ClientStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read what is there; see ``trio.abc.ReceiveStream``."""
-        while True:
+        data = None
+        while data is None:
             await wait_readable(self._fd)
-            try:
-                return os.read(self._fd, max_bytes or RECEIVE_BYTES)
-            except BlockingIOError:  # what made it readable is gone, as a failed checksum does
-                continue
-            except OSError as error:
-                raise trio.BrokenResourceError from error
+            data = self.receive_nowait(max_bytes or RECEIVE_BYTES)
+        return data
+
+    def wait_for_input(self) -> Awaitable[None]:
+        """See ``ClientStream``; an async function of our own would take memory of each idle client."""
+        return wait_readable(self._fd)  # noqa: ASYNC105 - the caller awaits it
+
+    def receive_nowait(self, max_bytes: int = RECEIVE_BYTES) -> bytes | None:
+        """See ``ClientStream``."""
+        try:
+            return os.read(self._fd, max_bytes)
+        except BlockingIOError:  # what made it readable may be gone, as a failed checksum does
+            return None
+        except OSError as error:
+            raise trio.BrokenResourceError from error
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """See ``ClientStream``."""

@@ -51,6 +51,8 @@ class TlsStream(ClientStream):
         "_tls",
     )
 
+    says_end = True
+
     def __init__(self, stream: ClientStream, context: ssl.SSLContext) -> None:
         self._stream = stream
         fd = stream.fileno()

@@ -14,12 +14,14 @@ import stat
 
 from trio_cmd.work.files import MAX_LINKS, is_proc
 
-__all__ = ["look_beneath"]
+__all__ = ["look_beneath", "look_at_once", "look_beneath_at_once"]
 
 # From linux/openat2.h and the table of system calls, which has the same number everywhere.
 _OPENAT2 = 437
 _NO_MAGIC_LINKS = 0x02
 _BENEATH = 0x08
+_CACHED = 0x20
+_NO_FOLDER = -1  # an absolute path begins at none
 _MAX_PATH_BYTES = 4096  # PATH_MAX, with the zero at its end
 # A rename anywhere on the host at the wrong moment makes the kernel say "try again".
 _TRIES = 32
@@ -43,8 +45,7 @@ def look_beneath(folder: int, path: bytes, *, may_leave: bool) -> int:
         OSError: ``EXDEV``: the path leaves the folder; ``ELOOP``: too many links, or one that the
             kernel makes up (``/proc/self/root``); ``EAGAIN``: what it names moves all the time.
     """
-    if b"\0" in path:  # it would end there for C; no file has such a name
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    _check_name(path)
     for _ in range(_TRIES):
         try:
             return _look(folder, path, may_leave=may_leave)
@@ -53,13 +54,43 @@ def look_beneath(folder: int, path: bytes, *, may_leave: bool) -> int:
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
+def look_beneath_at_once(folder: int, path: bytes, *, may_leave: bool) -> int:
+    """Find what a path names as ``look_beneath`` does, if all that lies on its way is in memory; never waits.
+
+    Raises:
+        OSError: as ``look_beneath``; ``BlockingIOError``: it would have to wait; ``ENOSYS``,
+            ``EPERM``, ``EINVAL``: the kernel does not know how to look without waiting, or may not.
+    """
+    _check_name(path)
+    return _openat2(folder, path, _CACHED | _resolve(may_leave=may_leave))
+
+
+def look_at_once(path: bytes) -> int:
+    """Find what an absolute path names, and be it a link, if all on its way is in memory; never waits.
+
+    Raises:
+        OSError: as ``look_beneath_at_once``.
+    """
+    _check_name(path)
+    return _openat2(_NO_FOLDER, path, _CACHED | _NO_MAGIC_LINKS, _LOOK | os.O_NOFOLLOW)
+
+
 def _look(folder: int, path: bytes, *, may_leave: bool) -> int:
     try:
-        return _openat2(folder, path, _NO_MAGIC_LINKS | (0 if may_leave else _BENEATH))
+        return _openat2(folder, path, _resolve(may_leave=may_leave))
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):  # what filters answer for what they do not know
             raise
     return _walk(folder, path, may_leave=may_leave)
+
+
+def _check_name(path: bytes) -> None:
+    if b"\0" in path:  # it would end there for C; no file has such a name
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _resolve(*, may_leave: bool) -> int:
+    return _NO_MAGIC_LINKS | (0 if may_leave else _BENEATH)
 
 
 class _How(ctypes.Structure):
@@ -69,18 +100,18 @@ class _How(ctypes.Structure):
 
 
 @functools.cache
-def _how(resolve: int) -> "ctypes._CArgObject":
+def _how(resolve: int, flags: int) -> "ctypes._CArgObject":
     """Say how to resolve; the kernel only reads it, so all threads can share it."""
-    return ctypes.byref(_How(_LOOK, 0, resolve))
+    return ctypes.byref(_How(flags, 0, resolve))
 
 
-def _openat2(folder: int, path: bytes, resolve: int) -> int:
+def _openat2(folder: int, path: bytes, resolve: int, flags: int = _LOOK) -> int:
     """Call openat2(2), which Python's ``os`` does not have.
 
     Raises:
         OSError: as the kernel says.
     """
-    fd: int = _syscall()(_OPENAT2, folder, path, _how(resolve), ctypes.sizeof(_How))
+    fd: int = _syscall()(_OPENAT2, folder, path, _how(resolve, flags), ctypes.sizeof(_How))
     if fd < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

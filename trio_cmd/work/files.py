@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 from trio_cmd.errors import ForeignLink, NotARegularFile, from_os_error
 
-__all__ = ["HAS_O_PATH", "MAX_LINKS", "is_proc", "open_regular", "reopen_regular"]
+__all__ = ["HAS_O_PATH", "MAX_LINKS", "has_moved", "is_proc", "open_regular", "reopen", "reopen_regular"]
 
 _PROC = 0x9FA0
 # File systems whose files are made up by the kernel as they are read: reading one can wait for
@@ -102,7 +102,16 @@ def reopen_regular(fd: int, path: bytes) -> int:
     """
     if not stat.S_ISREG(os.fstat(fd).st_mode) or _is_pseudo(fd):
         raise NotARegularFile(path)
-    return _reopen(fd)
+    return reopen(fd)
+
+
+def has_moved(before: os.stat_result, after: os.stat_result) -> bool:
+    """Tell whether a file was changed between two looks: its size, or one of its times."""
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
 
 
 def is_proc(fd: int) -> bool:
@@ -146,8 +155,8 @@ def _resolve_own_links(path: bytes) -> int:
     raise OSError(errno.ELOOP, "too many symbolic links")
 
 
-def _reopen(fd: int) -> int:
-    """Open for reading what a descriptor names."""
+def reopen(fd: int) -> int:
+    """Open for reading what a descriptor names, which must be a regular file; it stays the caller's."""
     if not _O_PATH:
         return os.dup(fd)
     return os.open(f"/proc/self/fd/{fd}", _READ)

@@ -5,6 +5,7 @@ two pieces it looks whether its asker is still there.
 """
 
 import copy
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Hashable
@@ -15,9 +16,11 @@ import trio
 from trio_cmd.errors import ChangedWhileRead, TooLarge, from_os_error
 from trio_cmd.escape import quote
 from trio_cmd.settings import Comphash
-from trio_cmd.work.files import open_regular
+from trio_cmd.work.cached import CachedFiles
+from trio_cmd.work.files import has_moved, open_regular
 from trio_cmd.work.limiter import FairLimiter, Limit, LimiterStatistics, WaitingRoom
 from trio_cmd.work.progress import Progress, ProgressTeller, Tell
+from trio_cmd.work.roots import Roots
 from trio_cmd.work.threads import DiskThreads
 
 __all__ = ["Digest", "Hashing", "Report", "count_threads", "digest_file"]
@@ -44,6 +47,11 @@ def count_threads(settings: Comphash) -> int:
     return settings.threads or min(os.cpu_count() or 1, _MAX_AUTO_THREADS)
 
 
+def _find_nothing(path: bytes) -> int:
+    """Find no file without waiting."""
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
 def _tell_nobody(done: int, total: int) -> None:
     """Keep to oneself how far it is."""
 
@@ -63,7 +71,9 @@ class Hashing:
         waiting_room: where askers wait for a place.
         limit: keeps the deadline of each piece of work.
         threads: where the reading is done; others may share them.
+        cached: reads without waiting; others may share it.
         open_file: opens a regular file where files may be named, in a worker thread.
+        look_at_once: finds what lies there without waiting, in the event loop; see ``Roots``.
     """
 
     def __init__(
@@ -72,11 +82,15 @@ class Hashing:
         waiting_room: WaitingRoom,
         limit: Limit,
         threads: DiskThreads | None = None,
+        cached: CachedFiles | None = None,
         open_file: Callable[[bytes], int] = open_regular,
+        look_at_once: Callable[[bytes], int] = _find_nothing,
     ) -> None:
         self._settings = settings
         self._limit = limit
         self._open_file = open_file
+        self._look_at_once = look_at_once
+        self._cached = cached or CachedFiles()
         self._places = FairLimiter(count_threads(settings), waiting_room)
         self._threads = threads or DiskThreads()
         self._progress = ProgressTeller()
@@ -92,10 +106,11 @@ class Hashing:
         """How many files are hashed at once."""
         return self._places.places
 
-    def under(self, settings: Comphash, open_file: Callable[[bytes], int]) -> "Hashing":
+    def under(self, settings: Comphash, roots: Roots) -> "Hashing":
         """Give the same hashing, on the same threads, by other settings; what is under way keeps its own."""
         other = copy.copy(self)
-        other._settings, other._open_file = settings, open_file  # noqa: SLF001 - of our own kind
+        other._settings = settings  # noqa: SLF001 - of our own kind
+        other._open_file, other._look_at_once = roots.open_regular, roots.look_at_once  # noqa: SLF001
         return other
 
     def resize(self, threads: int) -> None:
@@ -135,6 +150,24 @@ class Hashing:
         self._hashed.bytes += digest.bytes
         return digest
 
+    def digest_at_once(self, path: bytes, algorithm: str) -> Digest | None:
+        """Hash a small file that is in memory, without waiting for anything.
+
+        Args:
+            path: as asked.
+            algorithm: one of ``settings.ALGORITHMS``.
+
+        Returns:
+            ``None``: ``digest`` must do it, and say why when there is none.
+        """
+        if self._threads.unfinished():
+            return None  # perhaps they hang; then what they hang on may refuse others
+        data = self._cached.read(lambda: self._look_at_once(path), self._settings.max_bytes)
+        if data is None:
+            return None
+        self._hashed.bytes += len(data)
+        return Digest(algorithm, hashlib.new(algorithm, data, usedforsecurity=False).hexdigest(), len(data))
+
     def statistics(self) -> LimiterStatistics:
         """Count what runs and what waits."""
         return self._places.statistics()
@@ -146,7 +179,9 @@ class Hashing:
             trio.from_thread.check_cancelled()
             progress.done, progress.total = done, total
 
-        return digest_file(path, algorithm, self._settings.max_bytes, report, self._open_file)
+        digest = digest_file(path, algorithm, self._settings.max_bytes, report, self._open_file)
+        self._cached.learn()
+        return digest
 
 
 def digest_file(
@@ -177,7 +212,7 @@ def digest_file(
             raise TooLarge(f"larger than {max_bytes} bytes: {quote(path)}")
         digest = hashlib.new(algorithm, usedforsecurity=False)
         read = _read_all(fd, digest.update, before.st_size, report)
-        if read != before.st_size or _moved(before, os.fstat(fd)):
+        if read != before.st_size or has_moved(before, os.fstat(fd)):
             raise ChangedWhileRead(path)
         return Digest(algorithm, digest.hexdigest(), read)
     except OSError as error:
@@ -195,11 +230,3 @@ def _read_all(fd: int, update: Callable[[memoryview], None], size: int, report: 
         done += count
         report(done, size)
     return done
-
-
-def _moved(before: os.stat_result, after: os.stat_result) -> bool:
-    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
-        after.st_size,
-        after.st_mtime_ns,
-        after.st_ctime_ns,
-    )

@@ -16,6 +16,8 @@ from functools import partial
 import trio
 
 from trio_cmd.errors import NotFound, NotPermitted, Unavailable
+from trio_cmd.work.beneath import look_at_once
+from trio_cmd.work.cached import CachedFiles
 from trio_cmd.work.files import open_regular
 from trio_cmd.work.journal import JOURNAL_PATH, check_journal, journal_arguments
 from trio_cmd.work.limiter import FairLimiter, Limit
@@ -52,6 +54,7 @@ class LogReader:
         reaper: sees to what a child leaves behind.
         limit: keeps the deadline of each piece of work.
         threads: where logs are opened; others may share them.
+        cached: opens logs without waiting, where it may; others may share it.
     """
 
     def __init__(
@@ -60,9 +63,11 @@ class LogReader:
         reaper: GroupReaper,
         limit: Limit,
         threads: DiskThreads | None = None,
+        cached: CachedFiles | None = None,
     ) -> None:
         self._places = places
         self._threads = threads or DiskThreads()
+        self._cached = cached
         self._reaper = reaper
         self._limit = limit
 
@@ -123,7 +128,7 @@ class LogReader:
 
     @asynccontextmanager
     async def _opened(self, path: bytes) -> AsyncIterator[deque[int]]:
-        """Open a log in a worker thread and close it afterwards; yields the box with its descriptor.
+        """Open a log and close it afterwards; yields the box with its descriptor.
 
         Whoever takes the descriptor out of the box closes it, or puts it back.
 
@@ -131,10 +136,26 @@ class LogReader:
         """
         opened: deque[int] = deque()
         try:
-            await self.run_in_thread(path, lambda: _put(opened, open_log(path)))
+            if not self._open_at_once(opened, path):
+                await self.run_in_thread(path, lambda: self._open_in_thread(opened, path))
             yield opened
         finally:
             _close_all(opened)
+
+    def _open_at_once(self, opened: deque[int], path: bytes) -> bool:
+        """Open a log that is no link, if nothing has to be waited for; returns whether it is open."""
+        if self._cached is None or self._threads.unfinished():
+            return False
+        file = self._cached.open(partial(look_at_once, path))
+        if file is None:
+            return False
+        opened.append(file.fd)
+        return True
+
+    def _open_in_thread(self, opened: deque[int], path: bytes) -> None:
+        _put(opened, open_log(path))
+        if self._cached is not None:
+            self._cached.learn()
 
     async def _run(
         self, name: str, arguments: Sequence[str], output: Newest, stdin: int = subprocess.DEVNULL

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import trio
@@ -27,6 +26,7 @@ TERMINATE_SECONDS = 1.0
 # Under the half second that a client may have to wait for nothing.
 GRACE_SECONDS = 0.4
 _REAP_SECONDS = 0.02
+_PIECE_BYTES = 65_536
 _PR_SET_CHILD_SUBREAPER = 36
 # Of all programs, for ``trio.run_process``.
 _OPTIONS: Mapping[str, Any] = {
@@ -95,28 +95,32 @@ class GroupReaper:
 class _Child:
     """A program, from before it is started until the reaper sees to the rest.
 
+    It is what ``trio.run_process`` tells of the start (``trio.TaskStatus``).
+
     Args:
         reaper: sees to what the program leaves behind.
+        started: gets the process when it has started.
     """
 
-    __slots__ = ("_process", "_reaper", "_run")
+    __slots__ = ("_process", "_reaper", "_run", "_started")
 
-    def __init__(self, reaper: GroupReaper) -> None:
+    def __init__(self, reaper: GroupReaper, started: Callable[[trio.Process], None]) -> None:
         self._reaper = reaper
+        self._started = started
         self._run = reaper.begin()
         self._process: trio.Process | None = None
 
-    def note(self, process: trio.Process) -> None:
+    def started(self, process: trio.Process) -> None:
         """Say which process it is."""
         self._process = process
         self._run.leader = process.pid
+        self._started(process)
 
     async def end(self, process: trio.Process) -> None:
         """End its group: SIGTERM, after a second SIGKILL.
 
         Cancel: the program has ended by itself.
         """
-        self.note(process)  # not known yet when the wait for the start was cancelled
         _signal_group(process.pid, signal.SIGTERM)
         await trio.sleep(TERMINATE_SECONDS)
         _signal_group(process.pid, signal.SIGKILL)
@@ -124,8 +128,7 @@ class _Child:
     def close(self) -> None:
         """Say that it was waited for, or could not be started."""
         if self._process is not None:
-            assert isinstance(self._process.stdout, trio.lowlevel.FdStream)
-            self._process.stdout.close()  # still open when the wait for the start was cancelled
+            _output_of(self._process).close()
         self._reaper.end(self._run)
 
 
@@ -157,37 +160,44 @@ async def run_program(
 
     Cancel: the group gets SIGTERM, after a second SIGKILL, and the program has been waited for.
     """
-    child = _Child(reaper)
-    how = {**_OPTIONS, "stdin": stdin, "stderr": stderr, "deliver_cancel": child.end}
+    reading = trio.CancelScope()
+
+    def begin(process: trio.Process) -> None:
+        nursery.start_soon(_read_output, _output_of(process), take, reading)
+        if started is not None:
+            started(process.pid)
+
+    child = _Child(reaper, begin)
+    how = {**_OPTIONS, "stdin": stdin, "stderr": stderr, "deliver_cancel": child.end, "task_status": child}
     try:
         async with trio.open_nursery() as nursery:
-            process = await nursery.start(partial(trio.run_process, argv, **how))
-            child.note(process)
-            if started is not None:
-                started(process.pid)
-            await _read_output(process, take)
+            done = await trio.run_process(argv, **how)
+            reading.deadline = trio.current_time() + GRACE_SECONDS
     except BaseExceptionGroup as errors:
         raise _only_one(errors) from None
     else:
-        return int(process.returncode)
+        return int(done.returncode)
     finally:
         child.close()
 
 
-async def _read_output(process: trio.Process, take: Callable[[bytes], None]) -> None:
+async def _read_output(
+    output: trio.lowlevel.FdStream, take: Callable[[bytes], None], reading: trio.CancelScope
+) -> None:
     """Read until the end of output, or a grace after the exit: children may hold the pipe for ever."""
-    assert process.stdout is not None
+    fd = output.fileno()
+    with reading:
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            piece = os.read(fd, _PIECE_BYTES)
+            if not piece:
+                return
+            take(piece)
 
-    async def stop_after_exit() -> None:
-        await process.wait()
-        reading.deadline = trio.current_time() + GRACE_SECONDS
 
-    async with process.stdout as output, trio.open_nursery() as nursery:
-        with trio.CancelScope() as reading:
-            nursery.start_soon(stop_after_exit)
-            async for piece in output:
-                take(bytes(piece))
-        nursery.cancel_scope.cancel()
+def _output_of(process: trio.Process) -> trio.lowlevel.FdStream:
+    assert isinstance(process.stdout, trio.lowlevel.FdStream)
+    return process.stdout
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

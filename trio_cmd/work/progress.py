@@ -64,8 +64,12 @@ class ProgressTeller:
         while True:
             await self._has_work.wait()
             await trio.sleep(_TICK_SECONDS)
-            now = trio.current_time()
-            for progress in list(self._working):
-                progress.tell_if_due(now)
+            self._tell()
             if not self._working:
                 self._has_work = trio.Event()
+
+    def _tell(self) -> None:
+        # Not in the loop of the task: it would refer to the last work until there is other work.
+        now = trio.current_time()
+        for progress in list(self._working):
+            progress.tell_if_due(now)

@@ -10,11 +10,11 @@ import os
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from trio_cmd.errors import OutsideRoots, SettingsError, from_os_error
 from trio_cmd.escape import quote
-from trio_cmd.work.beneath import look_beneath
+from trio_cmd.work.beneath import look_beneath, look_beneath_at_once
 from trio_cmd.work.files import HAS_O_PATH, open_regular, reopen_regular
 
 __all__ = ["Roots"]
@@ -27,6 +27,12 @@ class _Root(NamedTuple):
 
     path: bytes
     fd: int
+
+
+class _Look(Protocol):
+    """``look_beneath``, or what does the same."""
+
+    def __call__(self, folder: int, path: bytes, /, *, may_leave: bool) -> int: ...
 
 
 class Roots:
@@ -98,25 +104,42 @@ class Roots:
                 raise self._outside(path) from error
             raise from_os_error(error, path) from error
 
+    def look_at_once(self, path: bytes) -> int:
+        """Find what a path names, if all on its way is in memory, without opening it; never waits.
+
+        Args:
+            path: as for ``open_regular``.
+
+        Returns:
+            An ``O_PATH`` descriptor of anything below one of the roots, the caller's to close.
+
+        Raises:
+            OSError: it is not there, would have to be waited for, or leads out of its root.
+        """
+        root, asked = self._find_root(path)
+        return _look(root, asked, look_beneath_at_once)
+
     def _open(self, path: bytes) -> int:
-        asked = path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
-        root = self._find_root(asked)
-        if root is None:
-            raise self._outside(path)
+        root, asked = self._find_root(path)
         if not HAS_O_PATH:
             return open_regular(asked)
-        fd = _look(root, asked)
+        fd = _look(root, asked, look_beneath)
         try:
             return reopen_regular(fd, path)
         finally:
             os.close(fd)
 
-    def _find_root(self, path: bytes) -> _Root | None:
-        """Find the root that a path lies below; the longest wins."""
+    def _find_root(self, path: bytes) -> tuple[_Root, bytes]:
+        """Find the root that a path lies below, the longest; returns it and the whole path.
+
+        Raises:
+            OSError: ``EXDEV``: it lies below none; or there is no working folder any more.
+        """
+        asked = path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
         for root in self._roots:
-            if path == root.path or path.startswith(root.path.rstrip(b"/") + b"/"):
-                return root
-        return None
+            if asked == root.path or asked.startswith(root.path.rstrip(b"/") + b"/"):
+                return root, asked
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     def _outside(self, path: bytes) -> OutsideRoots:
         return OutsideRoots(path, [root.path for root in self._roots])
@@ -135,15 +158,15 @@ def _open_root(path: bytes) -> _Root:
     return _Root(path, os.open(path, flags))
 
 
-def _look(root: _Root, path: bytes) -> int:
+def _look(root: _Root, path: bytes, look: _Look) -> int:
     """Find what a path below a root names, without opening it.
 
     Raises:
         OSError: ``EXDEV``: it leaves the root.
     """
     if root.path == _EVERYWHERE:
-        return look_beneath(root.fd, path, may_leave=True)
+        return look(root.fd, path, may_leave=True)
     rest = path[len(root.path) :].lstrip(b"/") or b"."
     if b".." in rest.split(b"/"):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-    return look_beneath(root.fd, rest, may_leave=False)
+    return look(root.fd, rest, may_leave=False)
