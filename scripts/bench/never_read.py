@@ -25,7 +25,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from hot import START_SECONDS, free_port, wait_for_port
+from ports import START_SECONDS, free_port, wait_for_port
 
 ONE_MIB = 1 << 20
 TOTAL_PENDING_BYTES = 16 * ONE_MIB

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from hot import HERE, START_SECONDS, free_port, wait_for_port
+from ports import START_SECONDS, free_port, wait_for_port
 
 PROMISED_RATIO = 4.0
 QUESTION = b"lastlog\n"
@@ -36,7 +36,12 @@ class Server:
         logs = f'[logs]\nlab = {{ file = "{folder / "log"}" }}\n'
         config.write_text(f"{logs}[limits]\nrunning_programs = {running_programs}\n")
         config.chmod(0o600)
-        command = [sys.executable, str(HERE / "sharing_server.py"), kind, str(self._counts)]
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("sharing_server.py")),
+            kind,
+            str(self._counts),
+        ]
         options = ["--config", str(config), "--port", str(self.port), "--log-format", "json"]
         with (folder / f"{kind}.record").open("wb") as record:
             self._process = subprocess.Popen([*command, *options], stdout=record, stderr=subprocess.STDOUT)
