@@ -100,8 +100,26 @@ def fix(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure; a figure is never a test."""
+    """Measure ours beside its peers, and write the page of it; a figure is never a test."""
+    install(session, "bench")
+    # The programs import their neighbours.
+    session.env["PYTHONSAFEPATH"] = ""
+    session.run("python", "scripts/bench/compare.py", *(session.posargs or ("--write", "docs")))
+    if not session.posargs:
+        session.run("python", "scripts/bench/sharing.py")
+        session.run("python", "scripts/bench/never_read.py")
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Let clients of all kinds come for an hour; ``-- --minutes N``, see ``scripts/soak.py``."""
     install(session, "test")
-    for program in ("hot.py", "sharing.py", "large_file.py", "never_read.py"):
-        # The programs import their neighbours.
-        session.run("python", f"scripts/bench/{program}", env={"PYTHONSAFEPATH": ""})
+    # The program imports its neighbours.
+    session.run("python", "scripts/soak.py", *session.posargs, env={"PYTHONSAFEPATH": ""})
+
+
+@nox.session(default=False, python=PYTHONS)
+def guard(session: nox.Session) -> None:
+    """Compare the work of a command with what is stored, on each Python; ``-- --renew`` stores it."""
+    install(session, "test")
+    session.run("python", "scripts/guard.py", *session.posargs)
