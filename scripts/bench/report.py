@@ -21,7 +21,7 @@ NOT_MEASURED = "Not measured."
 def write(findings: Findings, folder: Path, seconds: float) -> None:
     """Write the page and its pictures into a folder."""
     pictures = folder / "benchmarks"
-    pictures.mkdir(exist_ok=True)
+    pictures.mkdir(parents=True, exist_ok=True)
     for old in pictures.glob("*.svg"):
         old.unlink()
     for name, picture in draw_all(findings):
