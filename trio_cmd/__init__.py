@@ -2,7 +2,8 @@
 
 The map, from the bottom; each layer imports only what is above it here:
 
-* ``tokens``, ``escape``, ``errors``: tokens and how they are hidden, text made safe, what can go wrong.
+* ``tokens``, ``escape``, ``complaints``, ``errors``: tokens and how they are hidden, text made safe,
+  what the person at the terminal is told, what can go wrong.
 * ``addresses``, ``arguments``, ``executables``: what settings are made of.  ``settings``: all of them.
 * ``records``: what is recorded.  ``wire``: between bytes and values.  ``work``: slow things.
 * ``commands``: what a client can ask; one row of one table per command.

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import select
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from functools import partial
 import trio
 
 from trio_cmd import __version__
+from trio_cmd.complaints import say
 from trio_cmd.errors import ListenError, SettingsError
 from trio_cmd.flags import parse_flags, parse_token_flags
 from trio_cmd.preparation import describe_settings, prepare
@@ -23,7 +23,7 @@ from trio_cmd.server.server import Server
 from trio_cmd.server.signals import EXIT_CRASHED, LAST_SECONDS, note_signals, obey_signals
 from trio_cmd.server.systemd import Notifier, take_variables
 from trio_cmd.settings import DEFAULT_PATH, Settings
-from trio_cmd.tokens import digest_token, make_token, redact
+from trio_cmd.tokens import digest_token, make_token
 
 __all__ = ["main"]
 
@@ -31,7 +31,7 @@ __all__ = ["main"]
 EXIT_OK, EXIT_USAGE, EXIT_CANNOT_LISTEN, EXIT_SETTINGS = 0, 2, 71, 78
 # Why it stopped, where no signal told it to.
 _NO_SIGNAL = {EXIT_CRASHED: "crashed", EXIT_CANNOT_LISTEN: "cannot-listen"}
-STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
+STANDARD_OUTPUT = 1
 
 # The token stands alone before what is put into a file: added to one whole, it is a fault of TOML at once.
 _NEW_GRANT = """\
@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None, environ: MutableMapping[str, str] = 
                 return _print(b"the settings are good\n")
         log, sink = _open_records(prepared.settings, environ, closed)
     except SettingsError as error:
-        return _say(EXIT_SETTINGS, *error.faults)
+        say(*error.faults)
+        return EXIT_SETTINGS
     except ListenError as error:
         return _complain(EXIT_CANNOT_LISTEN, str(error))
     read = partial(prepare, args, environ, sockets)
@@ -177,14 +178,5 @@ def _print(data: bytes) -> int:
 
 def _complain(code: int, line: str) -> int:
     """Say on standard error what is wrong; returns the exit code."""
-    return _say(code, f"trio-cmd: {line}")
-
-
-def _say(code: int, *lines: str) -> int:
-    """Write to standard error, unless nobody reads there; returns the exit code."""
-    if sys.stderr is not None and select.select([], [STANDARD_ERROR], [], 0)[1]:
-        try:
-            print(*map(redact, lines), sep="\n", file=sys.stderr)
-        except OSError:  # its reader is gone; what is left in the buffer would change the exit code
-            sys.stderr = None
+    say(f"trio-cmd: {line}")
     return code

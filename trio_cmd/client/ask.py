@@ -1,7 +1,6 @@
 """``trio-cmd ask``: arguments enter, answers are written, an exit code leaves."""
 
 import os
-import select
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,11 +20,11 @@ from trio_cmd.client.options import Options, parse_options
 from trio_cmd.client.output import Checksums, Groups, JsonLines, Output, TextLines, Write
 from trio_cmd.client.verdict import EXIT_OK, Verdict
 from trio_cmd.client.writing import Writer
-from trio_cmd.tokens import redact
+from trio_cmd.complaints import say
 
 __all__ = ["main"]
 
-STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
+STANDARD_OUTPUT = 1
 EXIT_USAGE = 2
 EXIT_CRASHED = 70  # of sysexits.h, like the next
 EXIT_CANNOT_WRITE = 74
@@ -182,10 +181,6 @@ def _exit_code(code: int, number: int | None, error: OSError | None) -> int:
 
 
 def _complain(line: str, code: int = EXIT_OK) -> int:
-    """Say something on standard error, unless nobody reads there; returns the exit code."""
-    if sys.stderr is not None and select.select([], [STANDARD_ERROR], [], 0)[1]:
-        try:
-            print(f"{PROGRAM}: {redact(line)}", file=sys.stderr)
-        except OSError:  # its reader is gone; what is left in the buffer would change the exit code
-            sys.stderr = None
+    """Say something on standard error; returns the exit code."""
+    say(f"{PROGRAM}: {line}")
     return code

@@ -7,7 +7,6 @@ that says what to do instead, and exit code 2.
 import argparse
 import os
 import ssl
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +25,7 @@ from trio_cmd.client.inventory import read_inventory
 from trio_cmd.client.manifest import Expected, read_manifest
 from trio_cmd.client.questions import check_question, followed_log, read_questions
 from trio_cmd.client.sources import STANDARD_INPUT, read_source
+from trio_cmd.complaints import say
 
 __all__ = ["Options", "parse_options"]
 
@@ -211,7 +211,7 @@ def _each_once(hosts: Iterable[Host]) -> tuple[Host, ...]:
         if first is not host:
             again[host.name if host.name == first.name else f"{host.name} (as {first.name})"] = None
     if again:
-        _note(f"named more than once, asked once: {_list(list(again))}")
+        say(f"{PROGRAM}: named more than once, asked once: {_list(list(again))}")
     return tuple(_tell_apart(kept.values()))
 
 
@@ -229,12 +229,3 @@ def _tell_apart(hosts: Iterable[Host]) -> Iterator[Host]:
 def _list(names: Sequence[str]) -> str:
     more = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _note(line: str) -> None:
-    """Say on standard error what is no fault, unless nobody reads there."""
-    if sys.stderr is not None:
-        try:
-            print(f"{PROGRAM}: {line}", file=sys.stderr)
-        except OSError:  # its reader is gone; what is left in the buffer would change the exit code
-            sys.stderr = None
