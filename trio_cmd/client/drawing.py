@@ -63,7 +63,7 @@ class _Console(Console):
 
 def make_console(stream: TextIO) -> Console:
     """Make what draws on a terminal."""
-    return _Console(file=Terminal(stream), force_terminal=True, force_jupyter=False, highlight=False)  # type: ignore[arg-type]
+    return _Console(file=Terminal(stream), force_terminal=True, force_jupyter=False, highlight=False)  # type: ignore[arg-type]  # a file as far as rich needs
 
 
 @contextmanager

@@ -136,20 +136,18 @@ def read_hosts(source: Source) -> list[Host]:
     Raises:
         ValueError: what is wrong, with its file and line, or that there is no host in it.
     """
-    hosts: list[Host] = []
-    for place, line in source.lines():
+    count = 0
+
+    def parse(line: bytes) -> Sequence[Host]:
+        nonlocal count
         text = os.fsdecode(_without_comment(line))
-        if not text:
-            continue
-        try:
-            hosts += expand_hosts(text)
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}") from None
-        if len(hosts) > MAX_HOSTS:
-            raise ValueError(f"{place}: more than {MAX_HOSTS} hosts; ask in several turns")
-    if not hosts:
-        raise ValueError(f"{source.name}: no host in it; write one in each line")
-    return hosts
+        hosts = expand_hosts(text) if text else ()
+        count += len(hosts)
+        if count > MAX_HOSTS:
+            raise ValueError(f"more than {MAX_HOSTS} hosts; ask in several turns")
+        return hosts
+
+    return source.read_each(parse, "no host in it; write one in each line")
 
 
 def _without_comment(line: bytes) -> bytes:

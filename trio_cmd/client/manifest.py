@@ -7,7 +7,7 @@ for a backslash in its path, and ``\n`` and ``\r`` for line ends.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trio_cmd.client.sources import Source
@@ -61,17 +61,11 @@ def read_manifest(source: Source) -> tuple[Expected, ...]:
     Raises:
         ValueError: what is wrong, with its file and line, or that there is nothing in it.
     """
-    expected = []
-    for place, line in source.lines():
-        if not line.strip(BLANKS) or line.startswith(b"#"):
-            continue
-        try:
-            expected.append(parse_expected(line))
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}") from None
-    if not expected:
-        raise ValueError(f"{source.name}: no file in it; write it with sha256sum FILE ...")
-    return tuple(expected)
+
+    def parse(line: bytes) -> Sequence[Expected]:
+        return () if not line.strip(BLANKS) or line.startswith(b"#") else (parse_expected(line),)
+
+    return tuple(source.read_each(parse, "no file in it; write it with sha256sum FILE ..."))
 
 
 def parse_expected(line: bytes) -> Expected:

@@ -1,6 +1,6 @@
 """What is asked: a line as typed enters, a line that can be sent leaves, or what to say instead."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from trio_cmd.client.sources import Source
 from trio_cmd.errors import BadEncoding
@@ -59,17 +59,12 @@ def read_questions(source: Source) -> list[bytes]:
     Raises:
         ValueError: what is wrong, with its file and line, or that there is no command in it.
     """
-    questions = []
-    for place, line in source.lines():
-        if not line.strip(BLANKS) or line.lstrip(BLANKS).startswith(b"#"):
-            continue
-        try:
-            questions.append(check_question(line))
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}") from None
-    if not questions:
-        raise ValueError(f"{source.name}: no command in it; write one in each line")
-    return questions
+
+    def parse(line: bytes) -> Sequence[bytes]:
+        line = line.strip(BLANKS)
+        return (check_question(line),) if line and not line.startswith(b"#") else ()
+
+    return source.read_each(parse, "no command in it; write one in each line")
 
 
 def _parse(line: bytes) -> Request:

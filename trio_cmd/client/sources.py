@@ -1,11 +1,14 @@
 """Files that say what to ask: a path enters, lines with their places leave."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from trio_cmd.escape import escape, quote
 
 __all__ = ["STANDARD_INPUT", "Source", "read_source"]
+
+_Item = TypeVar("_Item")
 
 STANDARD_INPUT = "-"
 MAX_FILE_BYTES = 1 << 24  # a manifest of a hundred thousand files
@@ -29,6 +32,26 @@ class Source:
         data = self.data.removeprefix(_BYTE_ORDER_MARK)
         for number, line in enumerate(data.split(b"\n"), 1):
             yield f"{self.name}:{number}", line.removesuffix(b"\r")
+
+    def read_each(self, parse: Callable[[bytes], Sequence[_Item]], missing: str) -> list[_Item]:
+        """Read each line.
+
+        Args:
+            parse: gives what a line holds, nothing for one that is for people; may raise ``ValueError``.
+            missing: what is said of a file that holds nothing.
+
+        Raises:
+            ValueError: what is wrong, with its file and line, or that there is nothing in it.
+        """
+        items: list[_Item] = []
+        for place, line in self.lines():
+            try:
+                items += parse(line)
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from None
+        if not items:
+            raise ValueError(f"{self.name}: {missing}")
+        return items
 
 
 def read_source(path: str) -> Source:
