@@ -151,6 +151,21 @@ async def test_a_run_takes_no_more_than_a_turn_may(line: bytes, limits: Limits, 
     assert len(c.sink.actions("command-completed")) == taken
 
 
+@pytest.mark.parametrize("line", [b"wait", b"wait " + b"x" * 600])
+async def test_what_has_to_be_waited_for_is_tried_at_once_only_once(line: bytes) -> None:
+    """A file that is not in memory is not looked for twice before a thread reads it."""
+    tried: list[bytes] = []
+
+    def try_at_once(argument: bytes, surroundings: Surroundings) -> None:
+        tried.append(argument)
+
+    row = Command("wait", "wait", "wait for it", work=_work, at_once=try_at_once)
+    async with conversing(more_commands={b"wait": row}) as c:
+        for count in (1, 2, 3):
+            assert await c.say(line + b"\n") == b"now\n"
+            assert len(tried) == count
+
+
 async def test_what_counts_the_record_counts_all_that_was_asked_before_it(autojump_clock: MockClock) -> None:
     """Whoever compares the numbers of ``status`` with the record finds them equal."""
     told: list[int] = []

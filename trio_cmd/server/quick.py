@@ -33,12 +33,14 @@ class QuickAnswers:
 
     Attributes:
         at_once: how many slow commands were answered without waiting, in all runs.
+        has_tried: whether the line that ended the last run is a slow command that would have to wait.
     """
 
-    __slots__ = ("_budget", "_log", "_plain_lines", "_tally", "at_once")
+    __slots__ = ("_budget", "_log", "_plain_lines", "_tally", "at_once", "has_tried")
 
     def __init__(self, log: EventLogger, tally: Tally, plain_lines: PlainLines, budget: Budget) -> None:
         self.at_once = 0
+        self.has_tried = False
         self._budget = budget
         self._log = log
         self._tally = tally
@@ -115,7 +117,10 @@ class QuickAnswers:
             return None
         self._budget.check()
         reply = command.at_once(plain.argument, surroundings)
-        if reply is None or _needs_care(reply):
+        if reply is None:
+            self.has_tried = True
+            return None
+        if _needs_care(reply):
             return None
         self.at_once += 1
         return reply, spell_facts({"shared": False, **reply.record})

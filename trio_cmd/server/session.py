@@ -296,6 +296,7 @@ class Session:
 
     def _take_quick(self, max_lines: int) -> None:
         """Answer the next lines as far as that is done at once; so many of them have few bytes."""
+        self._quick.has_tried = False
         if self._change is not None:
             return  # the first line ends what is streamed
         max_answers, max_bytes = self._replies.room()
@@ -397,7 +398,9 @@ class Session:
     def _work(self, command: Command, work: Work, asked: Asked) -> None:
         """Answer a slow command at once when that takes no waiting; else begin to work for its answer."""
         surroundings, budget = self._identity.surroundings, self._shared.budget
-        reply = answer_at_once(command, asked, surroundings, budget, self._trail)
+        reply = None
+        if not self._quick.has_tried:
+            reply = answer_at_once(command, asked, surroundings, budget, self._trail)
         if reply is None:
             self._begin_work(work, asked)
             return
