@@ -47,7 +47,7 @@ def silent() -> Iterator[BadHost]:
 def running(*arguments: str, **options: IO[bytes] | int) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``ask``; it is ended with the block."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    with subprocess.Popen([*ASK, *arguments], **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen([*ASK, *arguments], **pipes) as process:  # type: ignore[call-overload]  # by name
         try:
             yield process
         finally:

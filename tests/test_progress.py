@@ -76,7 +76,7 @@ async def test_work_that_has_ended_is_not_remembered(
     nursery.start_soon(teller.run)
     asker = set[int]()
     left = weakref.ref(asker)
-    with teller.telling(lambda done, total, asker=asker: asker.add(done)):  # type: ignore[misc]
+    with teller.telling(lambda done, total, asker=asker: asker.add(done)):  # type: ignore[misc]  # mypy infers no default
         await trio.sleep(0.5)
     del asker
     await trio.sleep(0.5)

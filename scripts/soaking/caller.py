@@ -3,7 +3,6 @@
 import json
 import random
 import socket
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -42,7 +41,6 @@ class World:
         ledger: what all clients have seen.
         port: of the server.
         name: of this client, among all.
-        tls: how TCP is spoken now; ``None``: in plain text.
     """
 
     place: Place
@@ -50,7 +48,6 @@ class World:
     ledger: Ledger
     port: int
     name: str
-    tls: ssl.SSLContext | None = None
 
     async def connect(self, source: str = "127.0.0.1", receive_bytes: int = 0) -> "Caller":
         """Connect.

@@ -148,7 +148,7 @@ async def _settle(course: Course) -> Sample:
     begun = len(samples)
     for _ in range(SETTLE_SECONDS):
         count = len(samples)
-        await wait_until(lambda count=count: len(samples) > count, "a sample")  # type: ignore[misc]
+        await wait_until(lambda count=count: len(samples) > count, "a sample")  # type: ignore[misc]  # no default inferred
         if course.quiet and not find_growth(course.quiet[0], samples[-1]):
             break
         same = {

@@ -36,7 +36,7 @@ class CmdProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet nobody, but record it."""
-        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self.transport: asyncio.Transport = transport  # type: ignore[assignment]  # TCP has this kind
         self.client = transport.get_extra_info("peername")[0]
         self.extra = {"system": f"CmdProtocol,{next(numbers)},{self.client}"}
         log.info("Client connection from %s", self.client, extra=self.extra)
