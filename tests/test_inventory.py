@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import reap
 from program import PATIENCE_SECONDS, children_of, wait_until
-from trio_cmd.client import inventory
+from trio_cmd.client import ansible
 from trio_cmd.client.hosts import Host
 from trio_cmd.client.inventory import Entry, hosts_of, read_inventory
 from trio_cmd.escape import escape
@@ -101,7 +101,7 @@ def test_a_signal_ends_what_was_started_and_then_does_what_it_does(monkeypatch: 
     monkeypatch.setattr(signal, "raise_signal", raised.append)
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
-        with inventory._taking_along() as started:
+        with ansible._taking_along() as started:
             os.kill(os.getpid(), signal.SIGHUP)  # while nothing has been started yet
             assert raised == [signal.SIGHUP]
             for has_ended in (True, False):
@@ -205,7 +205,7 @@ def test_interrupting_ends_the_program(tmp_path: Path, monkeypatch: pytest.Monke
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inventory, "_read", interrupt)
+    monkeypatch.setattr(ansible, "_read", interrupt)
     with pytest.raises(KeyboardInterrupt):
         read_inventory(str(tmp_path))
     wait_until(lambda: not reap(children_of(os.getpid()) - before), "the program has ended")

@@ -5,13 +5,12 @@ ranges of them, ``web[01-20].example``.
 """
 
 import ipaddress
-import itertools
-import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trio_cmd.client.ranges import expand_ranges, has_ranges
 from trio_cmd.client.sources import Source
 from trio_cmd.escape import escape, quote
 
@@ -33,9 +32,6 @@ _NETWORK = re.compile(r"[0-9a-fA-F.:]+/[0-9]+")
 _IPV6 = re.compile(r"[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F.:]*(?:%[A-Za-z0-9_.-]{1,15})?")
 _BRACKETED = re.compile(r"\[([^\[\]]*)\](?::(.*))?")
 _PORT = re.compile(r"[0-9]{1,5}")
-# What stands in brackets that are no IPv6 address.
-_BRACKETS = re.compile(r"\[([^\[\]:]*)\]")
-_ITEM = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _EXPECTED = "expected NAME, NAME:PORT, [IPV6]:PORT, unix:PATH or a range like web[01-20]"
 
 
@@ -111,8 +107,7 @@ def parse_port(text: str) -> int:
 def expand_hosts(text: str) -> list[Host]:
     """Read one host, or several by a range.
 
-    ``web[01-20].example`` is twenty names and keeps its zeros, ``web[1,3,5-7]`` five; several ranges
-    in one text multiply, the last one counts fastest.  The path of a unix socket has no ranges.
+    For ranges see ``expand_ranges``; the path of a unix socket has none.
     A comma behind a name is left out: so the list above a group can be given again as it is.
 
     Raises:
@@ -121,9 +116,13 @@ def expand_hosts(text: str) -> list[Host]:
     if text.startswith(UNIX):
         return [parse_host(text)]
     text = text.removesuffix(",")
-    if not _BRACKETS.search(text):
+    if not has_ranges(text):
         return [parse_host(text)]
-    hosts = [parse_host(name) for name in _expand(text)]
+    try:
+        names = expand_ranges(text, MAX_HOSTS)
+    except ValueError as error:
+        raise ValueError(f"{_shown(text)}: {error}") from None
+    hosts = [parse_host(name) for name in names]
     if any(_IPV6.fullmatch(host.address) for host in hosts):
         # Of 2001:db8::[1-2]:9999 nobody can say whether its end is a port.
         raise ValueError(f"{_shown(text)}: an IPv6 address has no ranges; name each, as [IPV6]:PORT")
@@ -202,49 +201,6 @@ def _port(port: str | None, text: str) -> int:
         return parse_port(port)
     except ValueError as error:
         raise ValueError(f"{_shown(text)}: {error} behind the colon") from None
-
-
-def _expand(text: str) -> Iterator[str]:
-    """Give each name of a text with ranges.
-
-    Raises:
-        ValueError: a range is none, or there are too many names.
-    """
-    # Texts and ranges take turns: the pattern has one group.
-    pieces = _BRACKETS.split(text)
-    ranges = [[_bounds(item, text) for item in piece.split(",")] for piece in pieces[1::2]]
-    count = math.prod(sum(last - first + 1 for first, last, _ in items) for items in ranges)
-    if count > MAX_HOSTS:
-        raise ValueError(f"{_shown(text)}: more than {MAX_HOSTS} hosts; ask in several turns")
-    numbers = [[number for item in items for number in _count(*item)] for items in ranges]
-    for chosen in itertools.product(*numbers):
-        yield _join(pieces[::2], chosen)
-
-
-def _bounds(item: str, text: str) -> tuple[int, int, int]:
-    """Read ``7`` or ``01-20``; returns the first, the last, and how many digits each has at least."""
-    match = _ITEM.fullmatch(item)
-    if match is None:
-        raise ValueError(f"{_shown(text)}: expected numbers in the brackets, like [01-20] or [1,3,5-7]")
-    first, last = match[1], match[2] or match[1]
-    if len(first) != len(last) and (_is_padded(first) or _is_padded(last)):
-        raise ValueError(f"{_shown(text)}: {item} has zeros at one end; write as many digits at both ends")
-    if int(first) > int(last):
-        raise ValueError(f"{_shown(text)}: {item} counts down; write {last}-{first}")
-    return int(first), int(last), len(first)
-
-
-def _is_padded(number: str) -> bool:
-    return number.startswith("0") and number != "0"
-
-
-def _count(first: int, last: int, digits: int) -> Iterator[str]:
-    return (f"{number:0{digits}}" for number in range(first, last + 1))
-
-
-def _join(texts: Sequence[str], numbers: Sequence[str]) -> str:
-    """Put the numbers between the texts, of which there is one more."""
-    return "".join(itertools.chain(*zip(texts, [*numbers, ""], strict=True)))
 
 
 def _shown(text: str) -> str:
