@@ -89,7 +89,7 @@ def test_an_encrypted_key_is_refused_without_asking(good: Tls, tmp_path: Path) -
     encrypt = f"openssl pkey -in {good.key} -aes256 -passout pass:secret -out {encrypted}"
     subprocess.run(["bash", "-c", encrypt], check=True, capture_output=True)
     encrypted.chmod(0o600)
-    reason = "the key is encrypted, and nobody is there to be asked; give one that is not"
+    reason = "the key is encrypted, and nobody is asked; give one that is not"
     assert faults(replace(good, key=str(encrypted))) == [f"tls.key: '{encrypted}': {reason}"]
 
 

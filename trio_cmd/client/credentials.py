@@ -3,11 +3,10 @@
 import os
 import ssl
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from trio_cmd.escape import escape, quote
+from trio_cmd.escape import quote
 from trio_cmd.tokens import is_token
+from trio_cmd.wire.pem import check_certificates, explaining, refuse_to_ask
 
 __all__ = ["make_tls_context", "read_token"]
 
@@ -53,9 +52,9 @@ def make_tls_context(ca: str | None, certificate: str | None, key: str | None) -
         raise ValueError("--key: belongs to a certificate; name that as well: --cert FILE")
     for flag, path in (("--ca", ca), ("--cert", certificate), ("--key", key)):
         if path is not None:
-            with _telling(flag, path):
+            with explaining(_head(flag, path)):
                 _check_file(path, is_key=path == (key or certificate))
-    with _telling("--ca", ca or ""):
+    with explaining(_head("--ca", ca or "")):
         # What the system trusts is not read when it is not asked for: it takes 30 ms.
         context = ssl.create_default_context(cafile=ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -68,11 +67,14 @@ def make_tls_context(ca: str | None, certificate: str | None, key: str | None) -
 
 def _show(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
     """Have handshakes show a certificate."""
-    with _telling("--cert", certificate):
-        # Read into nowhere first: an error of both files says not of which it is.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
-    with _telling("--key" if key else "--cert", key or certificate, "private key"):
-        context.load_cert_chain(certificate, key, password=_refuse_to_ask)
+    with explaining(_head("--cert", certificate)):
+        check_certificates(certificate)
+    with explaining(_head("--key" if key else "--cert", key or certificate), "private key"):
+        context.load_cert_chain(certificate, key, password=refuse_to_ask)
+
+
+def _head(flag: str, path: str) -> str:
+    return f"{flag}: {quote(path)}"
 
 
 def _check_file(path: str, *, is_key: bool) -> None:
@@ -85,40 +87,3 @@ def _check_file(path: str, *, is_key: bool) -> None:
     with open(path, "rb") as file:
         if is_key and os.fstat(file.fileno()).st_mode & _OTHERS_READ:
             raise ValueError("others than its owner and group may read the key; chmod o= it")
-
-
-@contextmanager
-def _telling(flag: str, path: str, what: str = "certificate") -> Iterator[None]:
-    """Say of which file an error is, and what to do.
-
-    Raises:
-        ValueError: in place of what was raised.
-    """
-    try:
-        yield
-    except ssl.SSLError as error:
-        reason = _explain(error, what)
-    except OSError as error:
-        reason = f"{error.strerror}; name a file in PEM form that can be read"
-    except ValueError as error:
-        reason = str(error)
-    else:
-        return
-    raise ValueError(f"{flag}: {quote(path)}: {reason}")
-
-
-def _explain(error: ssl.SSLError, what: str) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH":
-        return "not the key of the certificate; name the two that belong together"
-    if error.reason in (None, "NO_CERTIFICATE_OR_CRL_FOUND"):
-        return f"no {what} in it; name a file in PEM form"
-    return f"OpenSSL refuses it: {escape(error.reason.lower().replace('_', ' '))}; make another one"
-
-
-def _refuse_to_ask() -> str:
-    """Keep OpenSSL from asking for a password on the terminal, once for all hosts or not.
-
-    Raises:
-        ValueError: always.
-    """
-    raise ValueError("the key is encrypted, and nobody is asked; give one that is not")

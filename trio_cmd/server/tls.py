@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any
 
 from trio_cmd.errors import SettingsError
-from trio_cmd.escape import escape, quote
+from trio_cmd.escape import quote
 from trio_cmd.settings import Tls
+from trio_cmd.wire.pem import check_certificates, explaining, refuse_to_ask
 
 __all__ = ["ServerCertificate", "is_in_time", "peer_names", "read_certificate"]
 
@@ -52,7 +53,7 @@ class ServerCertificate:
     def _make_context(self) -> ssl.SSLContext:
         context = _empty_context()
         with _as_file(self._certificate) as certificate, _as_file(self._key) as key:
-            context.load_cert_chain(certificate, key, password=_refuse_to_ask)
+            context.load_cert_chain(certificate, key, password=refuse_to_ask)
         if self._client_ca:
             with _as_file(self._client_ca) as client_ca:
                 context.load_verify_locations(client_ca)
@@ -79,7 +80,7 @@ def read_certificate(files: Tls) -> ServerCertificate | None:
         _tell(faults, name, files, partial(_check_file, name, getattr(files, name)))
     if not faults:
         for name in filter(partial(getattr, files), ("certificate", "client_ca")):
-            _tell(faults, name, files, partial(_check_certificates, getattr(files, name)))
+            _tell(faults, name, files, partial(check_certificates, getattr(files, name)))
     if not faults:
         _tell(faults, "key", files, partial(ServerCertificate, files))
     if faults:
@@ -121,16 +122,12 @@ def is_in_time(certificate: Mapping[str, Any], now: float) -> bool:
 
 def _tell(faults: list[str], name: str, files: Tls, check: Callable[[], object]) -> None:
     """Have a file checked, and add what is wrong with it."""
-    path = getattr(files, name)
-    head = f"tls.{name}: {quote(path)}"
+    what = "private key" if name == "key" else "certificate"
     try:
-        check()
-    except ssl.SSLError as error:
-        faults.append(f"{head}: {_explain(error, name)}")
-    except OSError as error:
-        faults.append(f"{head}: {os.strerror(error.errno or 0)}; name a file in PEM form that can be read")
+        with explaining(f"tls.{name}: {quote(getattr(files, name))}", what):
+            check()
     except ValueError as error:
-        faults.append(f"{head}: {error}")
+        faults.append(str(error))
 
 
 def _check_file(name: str, path: str) -> None:
@@ -160,15 +157,6 @@ def _empty_context() -> ssl.SSLContext:
     return context
 
 
-def _check_certificates(path: str) -> None:
-    """Read the certificates of a file into nowhere: an error of both files says not of which it is.
-
-    Raises:
-        ssl.SSLError: there are none.
-    """
-    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
-
-
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read(MAX_FILE_BYTES)
@@ -187,22 +175,3 @@ def _as_file(data: bytes) -> Iterator[str]:
         file.write(data)
         file.flush()
         yield f"/proc/self/fd/{file.fileno()}"
-
-
-def _refuse_to_ask() -> str:
-    """Keep OpenSSL from asking for a password on the terminal.
-
-    Raises:
-        ValueError: always.
-    """
-    raise ValueError("the key is encrypted, and nobody is there to be asked; give one that is not")
-
-
-def _explain(error: ssl.SSLError, name: str) -> str:
-    """Say what OpenSSL found wrong with a file, and what to do."""
-    if error.reason == "KEY_VALUES_MISMATCH":
-        return "not the key of the certificate; name the two that belong together"
-    if error.reason in (None, "NO_CERTIFICATE_OR_CRL_FOUND"):
-        return f"no {'private key' if name == 'key' else 'certificate'} in it; name a file in PEM form"
-    reason = error.reason.lower().replace("_", " ")
-    return f"OpenSSL refuses it: {escape(reason)}; make another one"
