@@ -1,4 +1,6 @@
-"""Random clients, reloads and rotations against one server; fails on growth, loss and wrong answers.
+"""Random clients, reloads and rotations against two servers; fails on growth, loss and wrong answers.
+
+One speaks plain text; the other TLS, and gets half as many clients.
 
     python scripts/soak.py [--minutes 60] [--quiet-minutes 5] [--rate 15] [--seed TEXT]
 
@@ -12,10 +14,11 @@ on: its hourly minimum may rise by 2 MB an hour.  The exit code is 0 when nothin
 import argparse
 import secrets
 import sys
+from dataclasses import replace
 
 import trio
 
-from soaking.course import Plan, soak
+from soaking.course import Course, Plan, soak
 from soaking.report import format_report
 
 
@@ -30,13 +33,26 @@ def parse(argv: list[str] | None) -> Plan:
     return Plan(args.minutes * 60, args.quiet_minutes * 60, args.rate, args.seed)
 
 
+async def soak_all(plans: list[Plan]) -> list[Course]:
+    """Do it all, side by side."""
+    courses: list[Course] = []
+
+    async def run(plan: Plan) -> None:
+        courses.append(await soak(plan))
+
+    async with trio.open_nursery() as nursery:
+        for plan in plans:
+            nursery.start_soon(run, plan)
+    return courses
+
+
 def main(argv: list[str] | None = None) -> int:
     """Soak and print; returns 0 when nothing was wrong."""
     plan = parse(argv)
     print(f"soaking for {plan.seconds:.0f} s, --seed {plan.seed}", flush=True)
-    course = trio.run(soak, plan)
-    print(format_report(course))
-    return 1 if course.faults else 0
+    courses = trio.run(soak_all, [plan, replace(plan, rate=plan.rate / 2, is_secured=True)])
+    print("\n\n".join(map(format_report, courses)))
+    return 1 if any(course.faults for course in courses) else 0
 
 
 if __name__ == "__main__":

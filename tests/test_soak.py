@@ -168,7 +168,7 @@ def test_a_client_that_was_cut_without_a_refusal_is_found() -> None:
     """Being closed without a word is only for one refusal too many."""
     refused = {**STATUS, "refused_too-many-clients": 2}
     met = {"too-many-clients": 1, "closed without a word": 1}
-    assert compare_refusals(met, refused) == []
+    assert compare_refusals(met, refused) == compare_refusals(met, STATUS, unshaken=2) == []
     assert compare_refusals(met, STATUS) == ["2 clients were sent away, but 0 refused"]
 
 
@@ -238,4 +238,4 @@ def test_a_short_soak_finds_nothing_wrong() -> None:
     env = {**os.environ, "PYTHONSAFEPATH": ""}  # the program imports its neighbours
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "nothing was wrong" in done.stdout
+    assert done.stdout.count("nothing was wrong") == 2

@@ -56,10 +56,16 @@ def compare_sums(connections: int, checker: RecordChecker, status: Mapping[str, 
     ]
 
 
-def compare_refusals(met: Mapping[str, int], status: Mapping[str, Any]) -> list[str]:
-    """Say whether more clients were sent away, or closed without a word, than the server has refused."""
+def compare_refusals(met: Mapping[str, int], status: Mapping[str, Any], unshaken: int = 0) -> list[str]:
+    """Say whether more clients were sent away, or closed without a word, than the server has refused.
+
+    Args:
+        met: what the clients have met.
+        status: what the server says.
+        unshaken: how many handshakes have failed.
+    """
     seen = met.get("too-many-clients", 0) + met.get("closed without a word", 0)
-    refused = status["refused_too-many-clients"]
+    refused = status["refused_too-many-clients"] + unshaken
     return [f"{seen} clients were sent away, but {refused} refused"] if seen > refused else []
 
 

@@ -2,7 +2,7 @@
 
 import trio
 
-from soaking.caller import Caller, World, WrongAnswer
+from soaking.caller import Caller, Unheard, World, WrongAnswer
 from soaking.questions import MAX_LINES, PREFIX, Answer, Question, ask_big_lastlog, ask_ping, failure
 
 __all__ = ["BAD"]
@@ -73,7 +73,7 @@ async def guess_tokens(world: World) -> None:
     """Guess three tokens: each is wrong, or not looked at any more."""
     async with await world.connect("127.0.0.4") as caller:
         await caller.send(b"".join(b"auth tcmd_%s\n" % (letter * 43) for letter in (b"a", b"b", b"c")))
-        caller.end()
+        await caller.end()
         said = [await caller.line(), *(await caller.rest()).decode().splitlines()]
         wrong = [
             line for line in said if line == PREFIX + "wrong token; ask the operator of this host for one"
@@ -98,7 +98,7 @@ async def negotiate(world: World) -> None:
     telnet = b"\xff\xfd\x03\xff\xfb\x18\xff\xfa\x18\0xterm\xff\xff\xff\xf0\xff\xf1"
     async with await world.connect() as caller:
         await caller.send(telnet + b"pi" + telnet + b"ng\r\nping\r\0\n" + telnet)
-        caller.end()
+        await caller.end()
         await caller.expect_rest(b"pong\npong\n")
 
 
@@ -149,7 +149,7 @@ async def follow_slowly(world: World) -> None:
         await caller.try_send(b"follow growing\n")
         await trio.sleep(world.rng.random() * 2)
         await caller.line()
-        caller.end()
+        await caller.end()
         await trio.sleep(world.rng.random())
         caller.reset()
 
@@ -163,7 +163,12 @@ async def come_as_a_crowd(world: World) -> None:
 
 async def _hold_a_place(world: World) -> None:
     """Be let in, or be told that there are too many; a refused client sends nothing."""
-    async with await world.connect() as caller:
+    try:
+        caller = await world.connect()
+    except Unheard:
+        world.ledger.met["closed without a word"] += 1
+        return
+    async with caller:
         with trio.move_on_after(0.3) as waiting:
             await caller.expect_rest(b"Too many connections. bye !\n")
             world.ledger.met["too-many-clients"] += 1
@@ -174,12 +179,22 @@ async def _hold_a_place(world: World) -> None:
 
 async def come_unnamed(world: World) -> None:
     """Come from where nobody is named."""
-    async with await world.connect("127.0.0.5") as caller:
-        await caller.expect_rest(b"Not allowed from 127.0.0.5. bye !\n", b"")
+    try:
+        async with await world.connect("127.0.0.5") as caller:
+            await caller.expect_rest(b"Not allowed from 127.0.0.5. bye !\n", b"")
+    except Unheard:  # with TLS no word could be read
+        world.ledger.met["not-allowed"] += 1
 
 
 async def come_and_be_dismissed(world: World) -> None:
     """Come from an address that the settings name now and then."""
+    try:
+        await _ask_until_dismissed(world)
+    except Unheard:
+        world.ledger.met["not-allowed"] += 1
+
+
+async def _ask_until_dismissed(world: World) -> None:
     bye = "Not allowed from 127.0.0.3. bye !"
     async with await world.connect("127.0.0.3") as caller:
         for _ in range(world.rng.randint(1, 40)):
@@ -198,7 +213,7 @@ async def shut_and_stay(world: World) -> None:
     """Shut the sending side, take the answers, and forget to close."""
     async with await world.connect() as caller:
         await caller.send(b"ping\n")
-        caller.end()
+        await caller.end()
         await caller.expect_rest(b"pong\n")
         await trio.sleep(world.rng.random())
 

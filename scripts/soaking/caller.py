@@ -3,6 +3,7 @@
 import json
 import random
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,6 +13,7 @@ import trio
 from soaking.accounts import Ledger
 from soaking.place import Place
 from soaking.questions import Question, find_answer
+from soaking.secured import Secured
 
 __all__ = ["Caller", "Refused", "Unheard", "World", "WrongAnswer"]
 
@@ -50,12 +52,34 @@ class World:
     name: str
 
     async def connect(self, source: str = "127.0.0.1", receive_bytes: int = 0) -> "Caller":
-        """Connect.
+        """Connect, and shake hands where TLS is spoken.
 
         Args:
             source: the address to come from, or ``unix``.
             receive_bytes: how much the kernel takes for a client that does not read; 0: as usual.
+
+        Raises:
+            Unheard: the server has closed in the handshake.
         """
+        client = await self._connect(source, receive_bytes)
+        if self.place.context is None or source == "unix":
+            return Caller(client, self.ledger)
+        secured = Secured(client, self.place.context, is_polite=self.rng.random() < 0.5)
+        try:
+            with trio.fail_after(PATIENCE_SECONDS):
+                await secured.shake_hands()
+        except ssl.SSLCertVerificationError:
+            raise
+        except OSError:
+            client.close()
+            raise Unheard from None
+        return Caller(secured, self.ledger)
+
+    async def connect_plainly(self) -> "Caller":
+        """Connect without a handshake, whatever is spoken there."""
+        return Caller(await self._connect("127.0.0.1"), self.ledger)
+
+    async def _connect(self, source: str, receive_bytes: int = 0) -> trio.socket.SocketType:
         is_unix = source == "unix"
         client = trio.socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET, socket.SOCK_STREAM)
         if receive_bytes:
@@ -66,7 +90,7 @@ class World:
             await client.bind((source, 0))
             await client.connect(("127.0.0.1", self.port))
         self.ledger.connections += 1
-        return Caller(client, self.ledger)
+        return client
 
 
 class Caller:
@@ -77,7 +101,7 @@ class Caller:
         ledger: counts answers.
     """
 
-    def __init__(self, client: trio.socket.SocketType, ledger: Ledger) -> None:
+    def __init__(self, client: trio.socket.SocketType | Secured, ledger: Ledger) -> None:
         self._client = client
         self._ledger = ledger
         self._heard = bytearray()
@@ -111,9 +135,17 @@ class Caller:
             return False
         return True
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """Shut the sending side, as ``nc -N`` does."""
-        self._client.shutdown(socket.SHUT_WR)
+        if isinstance(self._client, Secured):
+            await self._client.send_eof()
+        else:
+            self._client.shutdown(socket.SHUT_WR)
+
+    async def break_seal(self, data: bytes) -> None:
+        """Send something unsealed in the middle of TLS."""
+        assert isinstance(self._client, Secured)
+        await self._client.send_unsealed(data)
 
     def reset(self) -> None:
         """Close with a reset, as a client that dies does."""

@@ -35,12 +35,14 @@ class Plan:
         quiet_seconds: of clients between two quiet points.
         rate: clients a second.
         seed: of all that is done by chance.
+        is_secured: whether the port speaks TLS.
     """
 
     seconds: float
     quiet_seconds: float
     rate: float
     seed: str
+    is_secured: bool = False
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ async def soak(plan: Plan) -> Course:
     Cancel: the server is killed, its folder gone.
     """
     with tempfile.TemporaryDirectory(prefix="trio-cmd-soak-") as folder:
-        place = Place(Path(folder))
+        place = Place(Path(folder), plan.is_secured)
         place.furnish(plan.seed)
         server = Server(place)
         try:
@@ -136,7 +138,8 @@ async def _be_quiet(course: Course, crowd: Crowd) -> None:
     await wait_until(lambda: checker.is_settled(course.ledger.connections), "the record of all connections")
     checker.settle()
     course.faults += compare_sums(course.ledger.connections, checker, status, mark)
-    course.faults += compare_refusals(course.ledger.met, status)
+    unshaken = checker.reasons["tls-failed"] + checker.summed["client-lost"]
+    course.faults += compare_refusals(course.ledger.met, status, unshaken)
     course.faults += compare_marks(course.ledger.marks, checker.marks)
     course.ledger.marks.clear()
     checker.marks.clear()

@@ -11,6 +11,7 @@ from soaking.bad import BAD
 from soaking.caller import Refused, Unheard, World
 from soaking.good import GOOD
 from soaking.place import Place
+from soaking.unshaken import BAD_AT_TLS
 
 __all__ = ["Crowd", "leaves"]
 
@@ -35,6 +36,7 @@ class Crowd:
         self._seed = seed
         self._rng = random.Random(seed)
         self._rate = rate
+        self._kinds: dict[Kind, int] = {**KINDS, **BAD_AT_TLS} if place.is_secured else KINDS
         self._place = place
         self._ledger = ledger
         self._port = port
@@ -46,7 +48,7 @@ class Crowd:
         until = trio.current_time() + seconds
         async with trio.open_nursery() as nursery:
             while trio.current_time() < until:
-                kind = self._rng.choices([*KINDS], [*KINDS.values()])[0]
+                kind = self._rng.choices([*self._kinds], [*self._kinds.values()])[0]
                 world = self.visitor()
                 await self._room.acquire_on_behalf_of(world.name)
                 nursery.start_soon(self._live, kind, world)

@@ -37,7 +37,7 @@ async def leave(caller: Caller, world: World) -> None:
             await caller.send(world.rng.choice((b"exit\n", b"quit\r\n")))
             await caller.expect_rest(b"", b'{"event":"bye","reason":"exit","message":""}\n')
         case 1:
-            caller.end()
+            await caller.end()
             await caller.expect_rest(b"")
         case 2:
             caller.reset()
@@ -91,7 +91,7 @@ async def send_cut(caller: Caller, data: bytes, world: World) -> None:
         if not await caller.try_send(data[begin:end]):
             return  # who takes the answers says why
         await trio.sleep(world.rng.choice((0, 0.001, 0.02)))
-    caller.end()
+    await caller.end()
 
 
 async def follow(world: World) -> None:

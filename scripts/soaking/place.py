@@ -3,10 +3,12 @@
 import hashlib
 import os
 import random
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+import trustme
 
 __all__ = ["BIG_LINES", "BROKEN", "TOKEN", "VARIANTS", "WORDS", "Place", "number_of"]
 
@@ -66,8 +68,14 @@ addresses = ["127.0.0.2"]
 token_sha256 = "{shown}"
 commands = ["*"]
 {grants}
+{tls}
 """
 
+TLS = """
+[tls]
+certificate = "{folder}/server.pem"
+key = "{folder}/server.key"
+"""
 WAVERING = '[[grants]]\nname = "wavering"\naddresses = ["127.0.0.3"]\ncommands = ["ping"]\n'
 EXTRA = '[programs.extra]\nargv = ["/bin/echo", "extra"]\n'
 
@@ -97,12 +105,16 @@ class Place:
 
     Attributes:
         folder: of its own, and short enough for the path of a unix socket.
+        is_secured: whether the port speaks TLS.
+        context: whom its clients believe; ``None``: they speak in plain text.
         digests: path -> algorithm -> digest.
         sizes: path -> bytes.
         grown: how many lines the growing log has.
     """
 
     folder: Path
+    is_secured: bool = False
+    context: ssl.SSLContext | None = None
     digests: dict[bytes, dict[str, str]] = field(default_factory=dict)
     sizes: dict[bytes, int] = field(default_factory=dict)
     grown: int = 0
@@ -122,6 +134,8 @@ class Place:
         for name, lines in (("steady", self.steady()), ("big", self.big())):
             (self.folder / "logs" / name).write_text("".join(f"{line}\n" for line in lines))
         (self.folder / "logs" / "growing").touch()
+        if self.is_secured:
+            self._certify()
         self.write(self.settings({}))
 
     @property
@@ -151,7 +165,8 @@ class Place:
             "shown": hashlib.sha256(TOKEN.encode()).hexdigest(),
             "guessed": hashlib.sha256(b"nobody knows").hexdigest(),
         }
-        return SETTINGS.format(folder=self.folder, **digests, **parts)
+        tls = TLS.format(folder=self.folder) if self.is_secured else ""
+        return SETTINGS.format(folder=self.folder, tls=tls, **digests, **parts)
 
     def write(self, text: str, mode: int = 0o600) -> None:
         """Put settings in place of the old ones, all at once."""
@@ -172,6 +187,16 @@ class Place:
                 log.write(f"grown line {self.grown + 1}\n".encode())
                 self.grown += 1
                 await trio.sleep(GROW_SECONDS)
+
+    def _certify(self) -> None:
+        """Make a certificate, and those believe it who come."""
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost")
+        (self.folder / "server.pem").write_bytes(b"".join(p.bytes() for p in issued.cert_chain_pems))
+        (self.folder / "server.key").write_bytes(issued.private_key_pem.bytes())
+        (self.folder / "server.key").chmod(0o600)
+        self.context = ssl.create_default_context()
+        authority.configure_trust(self.context)
 
     def _add(self, path: Path, data: bytes, size: int = 0) -> None:
         path.write_bytes(data)

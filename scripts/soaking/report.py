@@ -23,6 +23,7 @@ def _rows(course: Course) -> Iterator[tuple[str, str]]:
     checker, ledger, seconds = course.server.checker, course.ledger, max(course.seconds, 1e-9)
     actions = checker.actions
     yield "seed", course.plan.seed
+    yield "port", "TLS" if course.plan.is_secured else "plain text"
     yield "seconds", f"{seconds:.0f}"
     clients = ledger.kinds.total()
     yield "clients", f"{clients}, {clients / seconds:.1f} a second, of {len(ledger.kinds)} kinds"
