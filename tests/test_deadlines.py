@@ -78,6 +78,46 @@ async def test_a_forgotten_client_is_left_alone(autojump_clock: MockClock) -> No
     assert client.ended == []
 
 
+class Leaving(Client):
+    """Has gone when somebody else is ended."""
+
+    def __init__(self, sweeper: Sweeper, other: Client) -> None:
+        super().__init__(Clock("idle", 1, "idle"))
+        self._sweeper = sweeper
+        self._other = other
+
+    def expire(self, reason: str) -> None:
+        super().expire(reason)
+        self._sweeper.forget(self._other)
+
+
+class Closed(Client):
+    """Has no descriptor that could be asked."""
+
+    def __init__(self) -> None:
+        super().__init__(Clock("idle", 1, "idle"))
+        self.looks = 0
+
+    def clocks(self) -> tuple[Clock | None, Clock | None]:
+        self.looks += 1
+        return super().clocks()
+
+
+async def test_who_goes_while_others_are_ended_is_not_looked_at_any_more(autojump_clock: MockClock) -> None:
+    """Whoever resets in that moment does not end the server: its descriptor is closed, or another's."""
+    sweeper, closed = Sweeper(0.25), Closed()
+    leaving = Leaving(sweeper, closed)
+    sweeper.watch(leaving)
+    sweeper.watch(closed)
+    await sweeper.sweep()
+    await trio.sleep(2)
+    await sweeper.sweep()
+    assert [reason for _, reason in leaving.ended] == ["idle"]
+    assert closed.looks == 1
+    assert closed.ended == []
+
+
+
 async def test_others_run_between_the_ends_of_two_clients(autojump_clock: MockClock) -> None:
     """A thousand clients that time out at once do not stall the others."""
     sweeper = Sweeper(0.25)

@@ -127,6 +127,8 @@ class Sweeper:
             if now >= deadline:
                 scope.cancel()
         for client, watch in list(self._watches.items()):
+            if client not in self._watches:
+                continue  # it went while others were ended, and its descriptor may be another's by now
             reason = watch.expired(client.clocks(), now)
             if reason is not None:
                 client.expire(reason)
