@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_cmd.escape import escape, escape_lines
@@ -211,6 +211,7 @@ CONTEXTS: list[dict[str, Any]] = [
     st.sampled_from(CONTEXTS),
     st.dictionaries(st.sampled_from(sorted({f for e in events.EVENTS.values() for f in e.fields})), VALUES),
 )
+@example("listening", CONTEXTS[0], {"host": "::1", "port": 9999})
 def test_a_record_made_at_once_is_that_of_the_ordinary_way(
     action: str, context: dict[str, Any], values: dict[str, Any]
 ) -> None:

@@ -75,7 +75,7 @@ def render_at_once(
     Returns:
         ``None``: they are not, or the line has to be cut, so it needs the ordinary way.
     """
-    if not _is_in_order(tuple(context)):
+    if not _is_in_order((*context, *fields)):
         return None
     ordered = {
         "timestamp": utc(seconds),
@@ -89,7 +89,7 @@ def render_at_once(
     return line if len(line) <= MAX_LINE_BYTES else None
 
 
-@lru_cache(maxsize=64)  # there are few combinations
+@lru_cache(maxsize=256)  # there are few combinations
 def _is_in_order(names: tuple[str, ...]) -> bool:
     head = [name for name in _HEAD if name in names]
     return list(names[: len(head)]) == head
