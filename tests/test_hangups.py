@@ -1,6 +1,7 @@
 """A reset is seen while nobody reads."""
 
 import socket
+import weakref
 
 import pytest
 import trio
@@ -28,6 +29,34 @@ async def test_a_reset_is_seen_at_once_also_behind_unread_input() -> None:
                 assert not lost.is_set()
                 reset(client)
                 await lost.wait()
+            nursery.cancel_scope.cancel()
+    hangups.close()
+
+
+class Asker:
+    """A client that is told of its end."""
+
+    def __init__(self) -> None:
+        self.is_lost = trio.Event()
+
+    def lose(self) -> None:
+        self.is_lost.set()
+
+
+async def test_who_has_reset_is_not_remembered() -> None:
+    """The last that reset keeps no memory, and no folder of settings that were in force then."""
+    hangups, asker = Hangups(), Asker()
+    client, served = tcp_pair()
+    with trio.fail_after(10), served:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hangups.run)
+            with hangups.watched(served.fileno(), asker.lose):
+                reset(client)
+                await asker.is_lost.wait()
+            gone = weakref.ref(asker)
+            del asker
+            await trio.testing.wait_all_tasks_blocked()
+            assert gone() is None
             nursery.cancel_scope.cancel()
     hangups.close()
 

@@ -55,9 +55,8 @@ class Hangups:
         while True:
             await trio.lowlevel.wait_readable(epoll.fileno())
             for fd, _ in epoll.poll(0):
-                lost = self._lost.pop(fd)
                 epoll.unregister(fd)  # it would be reported for ever
-                lost()
+                self._lost.pop(fd)()  # no variable: it would refer to the last client until another resets
 
     def close(self) -> None:
         """Give the descriptor back."""
