@@ -299,6 +299,23 @@ async def test_nothing_is_taken_while_the_record_is_half_full(autojump_clock: Mo
         assert await c.heard() == b"pong\n"
 
 
+async def test_who_has_waited_longest_for_the_record_goes_on_first(autojump_clock: MockClock) -> None:
+    """Ninety clients that flood do not make a ping wait for seconds while each of them has its turns."""
+    async with conversing() as first, conversing() as second:
+        room = 0
+        records = [first.sink.records, second.sink.records]
+        shared = first.session._shared
+        first.sink.is_pressed = lambda: sum(map(len, records)) >= room  # type: ignore[method-assign]
+        second.session._shared = shared
+        await first.client.send_all(b"ping\n")
+        await trio.sleep(1.01)  # by itself it would now look four times a second
+        await second.client.send_all(b"ping\n")
+        await trio.sleep(0.01)
+        for room in (2, 4):
+            await trio.sleep(1)
+            assert [len(each) for each in records] == [2, room - 2]
+
+
 async def test_the_clocks_of_a_client_stand_still_while_the_server_does_not_read(
     autojump_clock: MockClock,
 ) -> None:

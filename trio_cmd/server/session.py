@@ -265,7 +265,8 @@ class Session:
             with self._shared.hangups.watched(self._stream.fileno(), self._lose):
                 while self._replies.is_full():
                     await self.wait_for_change()
-                await wait_while(self._shared.sink.is_pressed)
+                async with self._shared.pressed:  # else who has waited longest looks most seldom
+                    await wait_while(self._shared.sink.is_pressed)
         finally:
             self._is_held = False
 

@@ -28,6 +28,7 @@ class Shared:
         flooding: decides which unknown commands are recorded by themselves.
         plain_lines: that were asked before.
         failing: slow commands that fail take turns: one in each pass of the event loop.
+        pressed: clients that wait for the record go on in the order in which they came.
     """
 
     limits: Limits
@@ -38,3 +39,4 @@ class Shared:
     flooding: Flooding
     plain_lines: PlainLines = field(default_factory=PlainLines)
     failing: trio.Lock = field(default_factory=trio.Lock)
+    pressed: trio.Lock = field(default_factory=trio.Lock)
