@@ -117,7 +117,6 @@ async def test_who_goes_while_others_are_ended_is_not_looked_at_any_more(autojum
     assert closed.ended == []
 
 
-
 async def test_others_run_between_the_ends_of_two_clients(autojump_clock: MockClock) -> None:
     """A thousand clients that time out at once do not stall the others."""
     sweeper = Sweeper(0.25)

@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
+from certificates import Certificates
 from conversation import ListSink
 from program import reset
 from trio_cmd.addresses import parse_address
@@ -26,8 +27,10 @@ from trio_cmd.server.epoch import Prepared
 from trio_cmd.server.server import Server
 from trio_cmd.server.session import Session
 from trio_cmd.server.systemd import Notifier
-from trio_cmd.settings import Grant, Limits, Log, Logging, ServerSettings, Settings
+from trio_cmd.server.tls import ServerCertificate, read_certificate
+from trio_cmd.settings import Grant, Limits, Log, Logging, ServerSettings, Settings, Tls
 from trio_cmd.wire.stream import PlainStream, SocketStream
+from trio_cmd.wire.tls import TlsStream
 from trio_cmd.work.roots import Roots
 
 LOCAL = visit.Peer("127.0.0.1", 1)
@@ -54,10 +57,10 @@ class CountingSink(ListSink):
 class Running:
     """A server that runs, and its port."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tls: ServerCertificate | None = None) -> None:
         self.sink = CountingSink()
         sink = cast("Any", self.sink)
-        self.server = Server(settings, make_logger(sink, render_json), sink, "1.2.3", Roots(("/",)))
+        self.server = Server(settings, make_logger(sink, render_json), sink, "1.2.3", Roots(("/",)), tls)
         self.port = 0
 
     async def connect(self) -> trio.SocketStream:
@@ -69,11 +72,11 @@ def settings(max_clients: int = 10, **limits: Any) -> Settings:
 
 
 @asynccontextmanager
-async def running(of: Settings | None = None) -> AsyncIterator[Running]:
+async def running(of: Settings | None = None, tls: ServerCertificate | None = None) -> AsyncIterator[Running]:
     """Run a server; it is stopped at the end, and all of it bounded in time."""
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            it = Running(of or settings())
+            it = Running(of or settings(), tls)
             it.port = await nursery.start(it.server.serve)
             yield it
             it.server.stop("the end of the test")
@@ -123,6 +126,29 @@ async def test_a_place_always_comes_back(end: str, monkeypatch: pytest.MonkeyPat
         async with await it.connect() as third:
             await third.send_all(b"ping\nexit\n")
             assert await read_all(third) == b"pong\n"
+
+
+async def test_nobody_looks_at_a_conversation_whose_stream_is_closed(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweeper would ask a descriptor that is none, or another client's, and that would end the server."""
+    left: list[tuple[int, int]] = []
+    close = TlsStream.aclose
+
+    async def look_and_close(stream: TlsStream) -> None:
+        left.append((len(it.server._reception.sessions), len(it.server._sweeper._watches)))
+        await close(stream)
+
+    monkeypatch.setattr(TlsStream, "aclose", look_and_close)
+    files = Tls(certificate=certificates.server_certificate, key=certificates.server_key)
+    async with running(tls=read_certificate(files)) as it, await it.connect() as stream:
+        client = trio.SSLStream(stream, certificates.client_context(), server_hostname="localhost")
+        await client.send_all(b"ping\n")
+        assert await client.receive_some() == b"pong\n"
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        await stream.aclose()
+        await it.sink.wait_for("client-lost")
+    assert left == [(0, 0)]
 
 
 async def test_refusals_that_wait_are_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,7 +215,11 @@ class Reception:
         visitor = Visitor(address, names)
         if self.epoch.access.is_admitted(visitor):
             visit.begin(log)
-            await self._open_session(stream, visitor, log, visit).run()
+            session = self._open_session(stream, visitor, log, visit)
+            try:
+                await session.run()
+            finally:
+                self._close_session(session, visit)  # before the stream: a closed one cannot be asked
         else:
             visit.reason = "not-allowed"
             self._note_refusal(visit, address, visit.reason)
@@ -242,6 +246,7 @@ class Reception:
         return session
 
     def _close_session(self, session: Session, visit: Visit) -> None:
+        visit.session = None
         self._sweeper.forget(session)
         del self.sessions[session]
         visit.reason, visit.requests = session.reason, session.requests

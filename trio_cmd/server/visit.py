@@ -56,7 +56,7 @@ class Visit:
         self.is_begun = False
         self.has_place = False  # to be given back
         self.is_counted = False  # as admitted or refused
-        self.session: Session | None = None  # once it was let in
+        self.session: Session | None = None  # while it converses
         self.reason: str | None = None
         self.began = time.monotonic()
         self.requests = 0
