@@ -14,6 +14,8 @@ OLDEST = (3, 11)
 # Many tests wait rather than compute.
 SIDE_BY_SIDE = ("-n", "auto", "--dist", "worksteal")
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+# What the benchmark compares with beside libraries; of Debian and Ubuntu, and named like their packages.
+PEERS = ("ncat", "openssl", "socat", "xinetd")
 
 
 def find_pythons() -> list[str]:
@@ -41,6 +43,15 @@ def install(session: nox.Session, group: str) -> None:
     session.install(".", *nox.project.dependency_groups(PYPROJECT, group))
     # In a flat layout Python would otherwise import the checkout, not what is installed.
     session.env["PYTHONSAFEPATH"] = "1"
+
+
+def install_programs(session: nox.Session, names: tuple[str, ...]) -> None:
+    """Install programs that are missing, where that is possible; elsewhere whoever needs them names them."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    missing = [name for name in names if shutil.which(name, path=path) is None]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run("apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing, external=True)
 
 
 @nox.session
@@ -102,6 +113,7 @@ def fix(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure ours beside its peers, and write the page of it; a figure is never a test."""
     install(session, "bench")
+    install_programs(session, PEERS)
     # The programs import their neighbours.
     session.env["PYTHONSAFEPATH"] = ""
     session.run("python", "scripts/bench/compare.py", *(session.posargs or ("--write", "docs")))
