@@ -16,6 +16,7 @@ import pytest
 
 from program import wait_until
 from trio_cmd.records import events, open_records
+from trio_cmd.records.batch import Batch
 from trio_cmd.records.output import Descriptor
 from trio_cmd.records.sink import WRITE_BYTES, Sink, SinkStatistics
 from trio_cmd.settings import Logging
@@ -569,7 +570,7 @@ def test_the_loss_is_the_first_to_be_said_when_a_little_room_comes_back() -> Non
     """What waits may fill the disk again at once, and the gap has been declared all the same."""
     output = Small()
     sink = Sink(output, 10_000, 1 << 24)
-    lines_in_a_piece = -(-WRITE_BYTES // LINE_BYTES)
+    lines_in_a_piece = WRITE_BYTES // LINE_BYTES
     for number in range(3 * lines_in_a_piece):
         sink.put(line(number), COMMAND)
 
@@ -584,6 +585,30 @@ def test_the_loss_is_the_first_to_be_said_when_a_little_room_comes_back() -> Non
     statistics = sink.statistics()
     assert statistics.written + statistics.lost == 3 * lines_in_a_piece
     assert unsaid == statistics.lost - lines_in_a_piece
+
+
+class Measured(Moody):
+    """An output that remembers how large the writes were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def write(self, data: memoryview) -> int:
+        self.sizes.append(len(data))
+        return super().write(data)
+
+
+def test_batches_that_are_too_much_together_leave_in_writes_of_their_own() -> None:
+    """A slow shipper is not taken for a stuck one because commands came many at a time."""
+    output = Measured()
+    sink = Sink(output, 10_000, 1 << 24)
+    size = WRITE_BYTES // LINE_BYTES * 2 // 3
+    for _ in range(3):
+        sink.put_commands(Batch(b"".join(map(line, range(size))), size))
+    sink.start(describe_loss, list[str]().append)
+    assert sink.close(10) == 0
+    assert output.sizes == [size * LINE_BYTES] * 3
 
 
 # open_records: events, rendering and sink together

@@ -277,10 +277,10 @@ def _cut(batches: list[Batch]) -> Iterator[list[Batch]]:
     piece: list[Batch] = []
     size = 0
     for batch in batches:
-        piece.append(batch)
         size += len(batch.lines)
-        if size >= WRITE_BYTES:
+        if piece and size > WRITE_BYTES:
             yield piece
-            piece, size = [], 0
+            piece, size = [], len(batch.lines)
+        piece.append(batch)
     if piece:
         yield piece
