@@ -6,10 +6,11 @@ commands; how it looks, only here.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from trio_cmd.errors import BadEncoding, CommandFailed
 from trio_cmd.escape import escape
@@ -63,8 +64,7 @@ class Request(NamedTuple):
     argument: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True, eq=False):
     """An answer in no form yet.
 
     Attributes:
@@ -84,19 +84,19 @@ class Reply:
     block: str = ""
     result: Mapping[str, Any] | None = None
     error: CommandFailed | None = None
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = {}
     form: Form | None = None
     closes: bool = False
     is_begun: bool = False
-    _text: bytes | None = field(default=None, init=False, repr=False, compare=False)
-    _result: msgspec.Raw | None = field(default=None, init=False, repr=False, compare=False)
+    _text: bytes | None = None
+    _result: msgspec.Raw | None = None
 
     def text(self) -> bytes:
         """Give the text form: the same object each time."""
         text = self._text
         if text is None:
             text = _format_text(self)
-            object.__setattr__(self, "_text", text)
+            force_setattr(self, "_text", text)
         return text
 
     def encoded_result(self) -> msgspec.Raw:
@@ -104,7 +104,7 @@ class Reply:
         result = self._result
         if result is None:
             result = msgspec.Raw(msgspec.json.encode(self.result))
-            object.__setattr__(self, "_result", result)
+            force_setattr(self, "_result", result)
         return result
 
 
