@@ -67,9 +67,9 @@ def facts_of(path: bytes, digest: Digest) -> dict[str, str]:
 
 def _split(argument: bytes, default: str) -> tuple[str, bytes]:
     """Tell the algorithm from the path: an algorithm's name with something after it is one."""
-    first, *rest = argument.split(None, 1)[:2] or [b""]
-    if rest and first in _ALGORITHMS:
-        return _ALGORITHMS[first], rest[0]
+    words = argument.split(None, 1)
+    if len(words) == 2 and words[0] in _ALGORITHMS:
+        return _ALGORITHMS[words[0]], words[1]
     return default, argument
 
 

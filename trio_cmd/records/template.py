@@ -26,6 +26,7 @@ _PLACE = "\x01"
 _BLANK = "\x02{}\x02"
 _BORDER = "\n"  # none is in a record
 _LINE_ENDS = '\\u0001",'  # both sentences end with the line
+_encode = msgspec.json.Encoder().encode
 
 
 class LinePieces(NamedTuple):
@@ -101,8 +102,8 @@ def make_pieces(line: str, command: str, arguments: str) -> LinePieces:
 
 
 def spell_facts(facts: Mapping[str, Any]) -> str:
-    """Write what the record of a command says besides, as JSON."""
-    return "," + _spell(facts)[1:-1]
+    """Write what the record of a command says besides, as JSON; nothing for none."""
+    return "," + _spell(facts)[1:-1] if facts else ""
 
 
 def make_template(context: Mapping[str, Any], now: Callable[[], float]) -> Template | None:
@@ -153,7 +154,7 @@ def _halve(event: Event, context: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _spell(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    return _encode(value).decode()
 
 
 def _spell_seconds(micros: int) -> str:

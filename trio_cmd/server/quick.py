@@ -20,6 +20,7 @@ from trio_cmd.wire.messages import Form, Reply, format_reply
 __all__ = ["QuickAnswers"]
 
 _MICRO = 1_000_000
+_NOT_SHARED = spell_facts({"shared": False})
 
 
 class QuickAnswers:
@@ -123,7 +124,7 @@ class QuickAnswers:
         if _needs_care(reply):
             return None
         self.at_once += 1
-        return reply, spell_facts({"shared": False, **reply.record})
+        return reply, _NOT_SHARED + spell_facts(reply.record)
 
 
 def _needs_care(reply: Reply) -> bool:

@@ -60,7 +60,8 @@ class DiskThreads:
 
     def unfinished(self) -> int:
         """Count the threads whose askers have left."""
-        self._left = [thread for thread in self._left if not thread.has_ended()]
+        if self._left:
+            self._left = [thread for thread in self._left if not thread.has_ended()]
         return len(self._left)
 
     def hung(self) -> int:
