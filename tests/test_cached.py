@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import gc
 import hashlib
 import os
 import re
@@ -68,6 +69,13 @@ def warm(path: Path) -> None:
     os.utime(path, (time.time() + 1000, path.lstat().st_mtime), follow_symlinks=False)
     if not path.is_symlink():
         path.read_bytes()
+
+
+def marks_of(path: Path) -> tuple[int, ...]:
+    """The size of a file; when it was read, changed and written: seconds and nanoseconds each."""
+    status = path.stat()
+    times = (status.st_atime_ns, status.st_ctime_ns, status.st_mtime_ns)
+    return (status.st_size, *(number for time_ns in times for number in divmod(time_ns, 10**9)))
 
 
 def learn(hashing: Hashing) -> Hashing:
@@ -192,8 +200,24 @@ def test_max_bytes_bounds_both_ways(local: Path) -> None:
     assert learn(make_hashing(local, max_bytes=4)).digest_at_once(path, "sha1") is not None
 
 
+def grow(path: Path) -> None:
+    with path.open("a") as file:
+        file.write("more")
+
+
+def rewrite(path: Path) -> None:
+    path.write_text("LAB\n")
+
+
+def rewrite_in_secret(path: Path) -> None:
+    times = path.stat()
+    path.write_text("LAB\n")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [grow, rewrite, rewrite_in_secret])
 def test_a_file_that_changes_while_it_is_read_has_no_digest(
-    local: Path, monkeypatch: pytest.MonkeyPatch
+    change: Callable[[Path], None], local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of the old bytes and half of the new ones are a file that never was."""
     path = local / "file"
@@ -204,12 +228,34 @@ def test_a_file_that_changes_while_it_is_read_has_no_digest(
 
     def read_and_change(*args: Any) -> int:
         count = read(*args)
-        path.write_text("LAB\n")
-        os.utime(path, (1, 1))
+        change(path)
         return count
 
+    assert hashing.digest_at_once(os.fsencode(path), "sha1") is not None
     monkeypatch.setattr(os, "preadv", read_and_change)
     assert hashing.digest_at_once(os.fsencode(path), "sha1") is None
+
+
+def test_a_file_that_is_exchanged_after_it_was_looked_at_is_still_the_one_that_is_read(
+    local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may rename files must not have another one read than was judged."""
+    path = local / "file"
+    path.write_text("lab\n")
+    (local / "other").write_text("LAB\n")
+    warm(path)
+    hashing = learn(make_hashing(local))
+    reopen = files.reopen
+
+    def exchange_and_reopen(fd: int) -> int:
+        path.rename(local / "moved")
+        (local / "other").rename(path)
+        (local / "moved").rename(local / "other")
+        return reopen(fd)
+
+    monkeypatch.setattr(cached, "reopen", exchange_and_reopen)
+    digest = hashing.digest_at_once(os.fsencode(path), "sha1")
+    assert digest in (None, Digest("sha1", hashlib.sha1(b"lab\n").hexdigest(), 4))
 
 
 # Never a wait
@@ -238,9 +284,9 @@ def test_a_file_whose_access_time_is_a_day_old_is_left_to_a_thread(local: Path) 
     path = local / "file"
     path.write_text("lab\n")
     warm(path)
-    status = path.stat()
-    assert not cached._is_touched(status, AccessTimes.RELATIVE, status.st_atime + 80_000)
-    assert cached._is_touched(status, AccessTimes.RELATIVE, status.st_atime + 90_000)
+    marks, read = marks_of(path), path.stat().st_atime
+    assert not cached._is_touched(marks, AccessTimes.RELATIVE, read + 80_000)
+    assert cached._is_touched(marks, AccessTimes.RELATIVE, read + 90_000)
 
 
 def test_a_file_written_since_it_was_last_read_is_left_to_a_thread_once(local: Path) -> None:
@@ -292,7 +338,21 @@ def test_when_an_access_time_is_written(
     """Mounts that keep every access time write one at each read."""
     (tmp_path / "file").write_text("lab\n")
     warm(tmp_path / "file")
-    assert cached._is_touched(os.stat(tmp_path / "file"), access_times, time.time()) is is_touched
+    assert cached._is_touched(marks_of(tmp_path / "file"), access_times, time.time()) is is_touched
+
+
+@pytest.mark.parametrize(
+    ("read", "is_touched"),
+    [((5, 0), True), ((6, 10), True), ((7, 1), True), ((7, 2), True), ((7, 3), False), ((8, 0), False)],
+)
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_file_is_unread_until_it_was_read_after_its_last_change(
+    read: tuple[int, int], turn: int, *, is_touched: bool
+) -> None:
+    """The kernel writes the access time of a file that was read no later than changed or written."""
+    older, newer = ((6, 9), (7, 2))[::turn]
+    marks = (4, *read, *older, *newer)
+    assert cached._is_touched(marks, AccessTimes.RELATIVE, 10.0) is is_touched
 
 
 def test_what_is_not_on_a_disk_of_this_host_is_left_to_a_thread() -> None:
@@ -431,7 +491,7 @@ def test_an_old_library_hashes_in_threads(missing: str, monkeypatch: pytest.Monk
     old = CachedFiles()
     assert old.is_off
     old.learn()
-    assert old.read(lambda: 1 // 0, NO_BOUND) is None
+    assert old.read(lambda path: 1 // 0, b"/", NO_BOUND) is None
 
 
 def test_without_a_table_of_mounts_nothing_is_local(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,6 +499,22 @@ def test_without_a_table_of_mounts_nothing_is_local(local: Path, monkeypatch: py
     monkeypatch.setattr(mounts, "_TABLE", str(local / "no table"))
     (local / "file").write_text("lab\n")
     assert learn(make_hashing(local)).digest_at_once(os.fsencode(local / "file"), "sha1") is None
+
+
+def test_what_is_held_is_given_back(local: Path) -> None:
+    """A server that reads without waiting leaves no descriptor behind, however often it learns."""
+    (local / "file").write_text("lab\n")
+    before = os.listdir("/proc/self/fd")
+    reader = CachedFiles()
+    for _ in range(3):
+        reader.learn()
+        file = reader.open(lambda path: os.open(path, os.O_PATH), os.fsencode(local / "file"))
+        assert file is not None
+        os.close(file.fd)
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1  # the table of mounts
+    del reader
+    gc.collect()
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_file_that_may_not_be_opened_is_left_to_a_thread(

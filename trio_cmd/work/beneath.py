@@ -17,10 +17,12 @@ from trio_cmd.work.files import MAX_LINKS, is_proc
 __all__ = ["look_beneath", "look_at_once", "look_beneath_at_once"]
 
 # From linux/openat2.h and the table of system calls, which has the same number everywhere.
-_OPENAT2 = 437
+_OPENAT2 = ctypes.c_long(437)
 _NO_MAGIC_LINKS = 0x02
 _BENEATH = 0x08
 _CACHED = 0x20
+_EVERYWHERE_CACHED = _CACHED | _NO_MAGIC_LINKS
+_BENEATH_CACHED = _EVERYWHERE_CACHED | _BENEATH
 _NO_FOLDER = -1  # an absolute path begins at none
 _MAX_PATH_BYTES = 4096  # PATH_MAX, with the zero at its end
 # A rename anywhere on the host at the wrong moment makes the kernel say "try again".
@@ -62,7 +64,7 @@ def look_beneath_at_once(folder: int, path: bytes, *, may_leave: bool) -> int:
             ``EPERM``, ``EINVAL``: the kernel does not know how to look without waiting, or may not.
     """
     _check_name(path)
-    return _openat2(folder, path, _CACHED | _resolve(may_leave=may_leave))
+    return _openat2(folder, path, _EVERYWHERE_CACHED if may_leave else _BENEATH_CACHED)
 
 
 def look_at_once(path: bytes) -> int:
@@ -72,7 +74,7 @@ def look_at_once(path: bytes) -> int:
         OSError: as ``look_beneath_at_once``.
     """
     _check_name(path)
-    return _openat2(_NO_FOLDER, path, _CACHED | _NO_MAGIC_LINKS, _LOOK | os.O_NOFOLLOW)
+    return _openat2(_NO_FOLDER, path, _EVERYWHERE_CACHED, _LOOK | os.O_NOFOLLOW)
 
 
 def _look(folder: int, path: bytes, *, may_leave: bool) -> int:
@@ -99,6 +101,9 @@ class _How(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
+_HOW_BYTES = ctypes.c_size_t(ctypes.sizeof(_How))
+
+
 @functools.cache
 def _how(resolve: int, flags: int) -> "ctypes._CArgObject":
     """Say how to resolve; the kernel only reads it, so all threads can share it."""
@@ -111,7 +116,7 @@ def _openat2(folder: int, path: bytes, resolve: int, flags: int = _LOOK) -> int:
     Raises:
         OSError: as the kernel says.
     """
-    fd: int = _syscall()(_OPENAT2, folder, path, _how(resolve, flags), ctypes.sizeof(_How))
+    fd: int = _syscall()(_OPENAT2, folder, path, _how(resolve, flags), _HOW_BYTES)
     if fd < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -121,7 +126,7 @@ def _openat2(folder: int, path: bytes, resolve: int, flags: int = _LOOK) -> int:
 @functools.cache
 def _syscall() -> "ctypes._NamedFuncPointer":
     function = ctypes.CDLL(None, use_errno=True).syscall
-    function.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+    # No ``argtypes``: to ask each for its value takes as long as the call.  What is no int has its type.
     function.restype = ctypes.c_long
     return function
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from trio_cmd.work.files import has_moved, reopen
+from trio_cmd.work.files import reopen
 from trio_cmd.work.mounts import AccessTimes, LocalMounts
 
 __all__ = ["MAX_CACHED_BYTES", "CachedFiles", "LocalFile"]
@@ -30,9 +30,11 @@ _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
 
 # statx(2), which Python's ``os`` does not have: with this flag a network file system is not asked.
 _STATX_FLAGS = 0x1000 | 0x4000  # AT_EMPTY_PATH, AT_STATX_DONT_SYNC
-_STATX_WANTED = 0x0001 | 0x1000  # STATX_TYPE, STATX_MNT_ID
+_STATX_NEEDED = 0x0001 | 0x0040 | 0x0080 | 0x0200 | 0x1000  # STATX_TYPE, _MTIME, _CTIME, _SIZE, _MNT_ID
+_STATX_WANTED = _STATX_NEEDED | 0x0020  # STATX_ATIME; not every file system keeps it
 _STATX_BYTES = 256
-_STATX = struct.Struct("=I24xH114xQ")  # its mask, mode and number of the mount
+_PLACE = struct.Struct("=I24xH114xQ")  # its mask, mode and number of the mount
+_MARKS = struct.Struct("=40xQ16xqI20xqI4xqI")  # size; when read, changed, written: seconds and nanoseconds
 
 
 class LocalFile(NamedTuple):
@@ -55,7 +57,8 @@ class CachedFiles:
     def __init__(self) -> None:
         self._mounts = LocalMounts()
         self._statx = _statx_function() if _NO_WAIT else None
-        self._status = ctypes.create_string_buffer(_STATX_BYTES)
+        self._status = bytearray(_STATX_BYTES)  # what statx said last
+        self._status_place = ctypes.byref((ctypes.c_char * _STATX_BYTES).from_buffer(self._status))
         self._buffer = memoryview(bytearray(MAX_CACHED_BYTES + 1))
 
     @property
@@ -69,17 +72,18 @@ class CachedFiles:
             with contextlib.suppress(OSError):  # no /proc: then nothing is known to be local
                 self._mounts.learn()
 
-    def open(self, look: Callable[[], int]) -> LocalFile | None:
+    def open(self, look: Callable[[bytes], int], path: bytes) -> LocalFile | None:
         """Open a regular file of a local disk for reading, if nothing has to be waited for.
 
         Args:
             look: gives an ``O_PATH`` descriptor without waiting; may raise ``OSError``.
+            path: what it is to look for.
 
         Returns:
             ``None``: go the ordinary way.
         """
         try:
-            found = -1 if self.is_off else look()
+            found = -1 if self.is_off else look(path)
         except OSError as error:
             self._note(error)
             return None
@@ -92,27 +96,30 @@ class CachedFiles:
         finally:
             os.close(found)
 
-    def read(self, look: Callable[[], int], max_bytes: int) -> memoryview | None:
+    def read(self, look: Callable[[bytes], int], path: bytes, max_bytes: int) -> memoryview | None:
         """Read a whole file that did not change meanwhile, if nothing has to be waited for.
 
         Args:
             look: as for ``open``.
+            path: what it is to look for.
             max_bytes: a larger file is left to the ordinary way.
 
         Returns:
             Its bytes, valid until the next call; ``None``: go the ordinary way.
         """
-        file = self.open(look)
+        file = self.open(look, path)
         if file is None:
             return None
         try:
-            before = os.fstat(file.fd)
-            if before.st_size > min(max_bytes, MAX_CACHED_BYTES):
+            before = bytes(self._status)
+            marks = _MARKS.unpack_from(before)
+            size = marks[0]
+            if size > min(max_bytes, MAX_CACHED_BYTES):
                 return None
-            if _is_touched(before, file.access_times, time.time()):
+            if _is_touched(marks, file.access_times, time.time()):
                 return None
             count = self._read(file)
-            is_whole = count == before.st_size and not has_moved(before, os.fstat(file.fd))
+            is_whole = count == size and self._ask(file.fd) and self._status == before
             return self._buffer[:count] if is_whole else None
         finally:
             os.close(file.fd)
@@ -127,14 +134,20 @@ class CachedFiles:
 
     def _mount_of(self, found: int) -> int | None:
         """Give the number of the mount that a regular file lies on; ``None`` for what is none."""
-        assert self._statx is not None
-        if self._statx(found, b"", _STATX_FLAGS, _STATX_WANTED, self._status) != 0:
-            number = ctypes.get_errno()
-            self._note(OSError(number, os.strerror(number)))
+        if not self._ask(found):
             return None
-        known, mode, mount = _STATX.unpack_from(self._status)
-        is_file = known & _STATX_WANTED == _STATX_WANTED and stat.S_ISREG(mode)
+        known, mode, mount = _PLACE.unpack_from(self._status)
+        is_file = known & _STATX_NEEDED == _STATX_NEEDED and stat.S_ISREG(mode)
         return int(mount) if is_file else None
+
+    def _ask(self, fd: int) -> bool:
+        """Have statx say what it knows of a descriptor; returns whether it did."""
+        assert self._statx is not None
+        if self._statx(fd, b"", _STATX_FLAGS, _STATX_WANTED, self._status_place) == 0:
+            return True
+        number = ctypes.get_errno()
+        self._note(OSError(number, os.strerror(number)))
+        return False
 
     def _read(self, file: LocalFile) -> int:
         """Read into the buffer; returns how many bytes came, negative when it would have to wait."""
@@ -152,19 +165,30 @@ class CachedFiles:
             self._statx = None
 
 
-def _is_touched(status: os.stat_result, access_times: AccessTimes, now: float) -> bool:
-    """Tell whether reading a file writes its access time, which may wait for the journal of the disk."""
+def _is_touched(marks: tuple[int, ...], access_times: AccessTimes, now: float) -> bool:
+    """Tell whether reading a file writes its access time, which may wait for the journal of the disk.
+
+    Args:
+        marks: of the file; see ``_MARKS``.
+        access_times: those of its mount.
+        now: in seconds.
+    """
     if access_times is not AccessTimes.RELATIVE:
         return access_times is AccessTimes.ALWAYS
-    is_unread = status.st_atime_ns <= max(status.st_mtime_ns, status.st_ctime_ns)
-    return is_unread or now - status.st_atime >= _ACCESS_TIME_SECONDS
+    _, read, read_ns, changed, changed_ns, written, written_ns = marks
+    is_unread = (  # so, and not by pairs, because it is asked for each file
+        read < changed
+        or read < written
+        or (read == changed and read_ns <= changed_ns)
+        or (read == written and read_ns <= written_ns)
+    )
+    return is_unread or now - read >= _ACCESS_TIME_SECONDS
 
 
 def _statx_function() -> "ctypes._NamedFuncPointer | None":
     """Find statx(2)."""
     try:
-        function = ctypes.CDLL(None, use_errno=True).statx
+        # No ``argtypes``: to ask each for its value takes as long as the call, and all are ints or addresses.
+        return ctypes.CDLL(None, use_errno=True).statx
     except AttributeError:  # an old C library
         return None
-    function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
-    return function

@@ -146,7 +146,7 @@ class LogReader:
         """Open a log that is no link, if nothing has to be waited for; returns whether it is open."""
         if self._cached is None or self._threads.unfinished():
             return False
-        file = self._cached.open(partial(look_at_once, path))
+        file = self._cached.open(look_at_once, path)
         if file is None:
             return False
         opened.append(file.fd)

@@ -23,9 +23,10 @@ _EVERYWHERE = b"/"
 
 
 class _Root(NamedTuple):
-    """A folder: its path, without a slash at the end, and a descriptor of it."""
+    """A folder: its path, without a slash at the end, how paths below it begin, and a descriptor of it."""
 
     path: bytes
+    beginning: bytes
     fd: int
 
 
@@ -137,7 +138,7 @@ class Roots:
         """
         asked = path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
         for root in self._roots:
-            if asked == root.path or asked.startswith(root.path.rstrip(b"/") + b"/"):
+            if asked.startswith(root.beginning) or asked == root.path:
                 return root, asked
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
@@ -155,7 +156,7 @@ def _open_root(path: bytes) -> _Root:
     if path != _EVERYWHERE and not HAS_O_PATH:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))  # only Linux can keep to a folder
     flags = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
-    return _Root(path, os.open(path, flags))
+    return _Root(path, path.rstrip(b"/") + b"/", os.open(path, flags))
 
 
 def _look(root: _Root, path: bytes, look: _Look) -> int:
