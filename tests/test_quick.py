@@ -117,6 +117,9 @@ def converse(pieces: Sequence[bytes], limits: Limits, grants: Sequence[Grant]) -
 @example([b"ping"] * 200, 4096, [], Limits())
 @example([b"now"] * 200, 4096, [], Limits())
 @example([b"help"] * 100, 4096, [], Limits(pending_bytes=4096))
+@example([b"exit"], 4096, [], Limits())
+@example([b"ping", b"exit x", b"ping"], 4096, [], Limits(pending_replies=2))
+@example([b"format json", b"ping", b"exit"], 4096, [], Limits())
 @example([b"oops", b"fail", b"told", b"format json", b"ping", b"told", b"exit", b"ping"], 4096, [], Limits())
 def test_a_conversation_is_the_same_in_haste_and_in_the_ordinary_way(
     lines: list[bytes], piece: int, commands: list[str], limits: Limits
@@ -149,6 +152,16 @@ async def test_a_run_takes_no_more_than_a_turn_may(line: bytes, limits: Limits, 
     c.session._turn()
     assert c.session.requests == c.session._replies.pending == taken
     assert len(c.sink.actions("command-completed")) == taken
+
+
+async def test_who_asks_and_leaves_in_one_packet_is_served_by_one_run() -> None:
+    """A probe that comes each second costs no more than it must."""
+    c = Conversation()
+    c.session._lines.feed(b"ping\nexit\nping\n")
+    c.session._take_quick(LINES_PER_TURN)
+    assert (c.session.requests, c.session.reason) == (2, "exit")
+    assert (c.session._replies.pending, c.session._replies.take()) == (1, b"pong\n")
+    assert [record["command"] for record in c.sink.actions("command-completed")] == ["ping", "exit"]
 
 
 @pytest.mark.parametrize("line", [b"wait", b"wait " + b"x" * 600])

@@ -53,7 +53,7 @@ class QuickAnswers:
 
     def answer(
         self, lines: list[bytes], surroundings: Surroundings, form: Form, requests: int, max_bytes: int
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, bool]:
         """Answer the first lines, as far as all is plain, and record them.
 
         Args:
@@ -64,7 +64,7 @@ class QuickAnswers:
             max_bytes: behind which no further answer is made.
 
         Returns:
-            How many were taken, and their answers.
+            How many were taken, their answers, and whether the conversation ends behind them.
         """
         template = self._log.template()
         assert template is not None
@@ -72,7 +72,7 @@ class QuickAnswers:
         records: list[str] = []
         recall, join, count = self._plain_lines.recall, template.join, self._tally.add
         start, micros = perf_counter_ns(), int(template.now() * _MICRO)
-        began, received = 0, stamp(micros)
+        began, received, closes = 0, stamp(micros), False
         for line in lines:
             if self.at_once >= AT_ONCE_PER_TURN:
                 break
@@ -90,12 +90,13 @@ class QuickAnswers:
             records.append(join(received, completed, plain.pieces, requests, took, len(answer), facts))
             answers.append(answer)
             max_bytes -= len(answer)
-            if max_bytes <= 0:
+            closes = reply.closes
+            if closes or max_bytes <= 0:
                 break
             began, received = ended, completed
         if records:
             self._log.put_commands("".join(records), 2 * len(records))
-        return len(answers), b"".join(answers)
+        return len(answers), b"".join(answers), closes
 
     def _ask(self, plain: PlainLine, surroundings: Surroundings) -> tuple[Reply, str] | None:
         """Get the answer, and what its record says besides, unless it needs care."""
@@ -128,4 +129,4 @@ class QuickAnswers:
 
 
 def _needs_care(reply: Reply) -> bool:
-    return reply.error is not None or reply.form is not None or reply.closes
+    return reply.error is not None or reply.form is not None

@@ -289,10 +289,12 @@ class Session:
                 return
             size += len(line)
             self._take(line)
-            if self.reason is not None or self._is_turn_over():
+            if self._is_turn_over():
                 return
 
     def _is_turn_over(self) -> bool:
+        if self.reason is not None:
+            return True
         return self._replies.is_full() or self._quick.at_once >= AT_ONCE_PER_TURN
 
     def _take_quick(self, max_lines: int) -> None:
@@ -305,11 +307,16 @@ class Session:
         if not lines or not self._quick.is_possible():
             return
         surroundings = self._identity.surroundings
-        count, answers = self._quick.answer(lines, surroundings, self._form, self.requests, max_bytes)
+        count, answers, closes = self._quick.answer(
+            lines, surroundings, self._form, self.requests, max_bytes
+        )
         if count:
             self.requests += count
             self._lines.skip(count)
-            self._replies.add(answers, count)
+        if answers:
+            self._replies.add(answers, count - closes)  # what closes has no answer
+        if closes:
+            self._end("exit")
 
     def _take(self, line: bytes) -> None:
         """Answer a line, or begin to work for its answer."""
