@@ -12,7 +12,6 @@ from typing import Any, cast
 import msgspec
 import pytest
 import trio
-from trio.testing import memory_stream_pair
 
 from certificates import Certificates
 from conversation import ListSink
@@ -29,11 +28,8 @@ from trio_cmd.server.session import Session
 from trio_cmd.server.systemd import Notifier
 from trio_cmd.server.tls import ServerCertificate, read_certificate
 from trio_cmd.settings import Grant, Limits, Log, Logging, ServerSettings, Settings, Tls
-from trio_cmd.wire.stream import PlainStream, SocketStream
 from trio_cmd.wire.tls import TlsStream
 from trio_cmd.work.roots import Roots
-
-LOCAL = visit.Peer("127.0.0.1", 1)
 
 
 class CountingSink(ListSink):
@@ -237,23 +233,13 @@ async def test_one_address_gets_only_its_places(monkeypatch: pytest.MonkeyPatch)
             assert await read_all(fourth) == b""
 
 
-class _SocketOnly:
-    """What ``SocketStream`` uses of a ``trio.SocketStream``, for a socket that is no TCP."""
-
-    def __init__(self, sock: trio.socket.SocketType) -> None:
-        self.socket = sock
-
-
 async def test_a_refused_client_that_does_not_wait_is_recorded_as_reset() -> None:
     """Resets of refused clients cost nothing but their records."""
     one, two = socket.socketpair()
     reset(two)
     it = Running(settings(max_clients=1))
     it.server._admission.try_admit(object(), "unix")
-    with trio.socket.from_stdlib_socket(one) as sock:
-        stream = SocketStream(cast("Any", _SocketOnly(sock)))
-        log = it.server._log.bind(client="127.0.0.1")
-        await it.server._reception._receive(stream, LOCAL, log)
+    await it.server._reception.handle(trio.SocketStream(trio.socket.from_stdlib_socket(one)))
     assert [r["reason"] for r in it.sink.actions("client-lost")] == ["reset"]
 
 
@@ -264,7 +250,7 @@ async def test_a_client_gone_before_it_is_looked_at_costs_nothing(monkeypatch: p
         raise OSError(errno.ENOTCONN, "gone")
 
     async with running() as it:
-        monkeypatch.setattr(reception, "set_socket_options", gone)
+        monkeypatch.setattr(reception, "set_tcp_options", gone)
         client = socket.create_connection(("127.0.0.1", it.port))
         (connected,) = await it.sink.wait_for("client-connected")
         assert (connected["client"], connected["port"]) == ("unknown", 0)
@@ -390,11 +376,10 @@ async def test_a_client_accepted_in_the_moment_of_stopping_is_told_too() -> None
     """No client is forgotten between the last listener and the last goodbye."""
     it = Running(settings())
     it.server.stop("SIGTERM")
-    client, end = memory_stream_pair()
+    client, end = (trio.SocketStream(trio.socket.from_stdlib_socket(one)) for one in socket.socketpair())
     async with trio.open_nursery() as nursery:
-        log = it.server._log.bind(client="127.0.0.1")
-        nursery.start_soon(it.server._reception._receive, PlainStream(end), LOCAL, log)
-        assert await client.receive_some() == b"Server is stopping. bye !\n"
+        nursery.start_soon(it.server._reception.handle, end)
+        assert await read_all(client) == b"Server is stopping. bye !\n"
         await client.aclose()
 
 

@@ -21,7 +21,7 @@ from trio_cmd.records.journal import is_journal, with_priority
 from trio_cmd.records.output import Descriptor, LogFile, Output
 from trio_cmd.records.render import Render, render_at_once, render_json, render_twisted
 from trio_cmd.records.sink import Sink
-from trio_cmd.records.template import Template, make_template
+from trio_cmd.records.template import ConnectionTemplate, make_template
 from trio_cmd.settings import Logging
 
 __all__ = ["EventLogger", "LineSink", "Render", "Sink", "make_logger", "open_records"]
@@ -150,7 +150,7 @@ class _Process:
             return None
         return render_at_once(self._now(), level, sentence, action, context, fields)
 
-    def template(self, context: Mapping[str, Any]) -> Template | None:
+    def template(self, context: Mapping[str, Any]) -> ConnectionTemplate | None:
         """Make the template of a connection; see ``make_template``."""
         return make_template(context, self._now)
 

@@ -13,11 +13,14 @@ from trio_cmd.escape import escape_lines
 from trio_cmd.records.batch import Batch
 
 if TYPE_CHECKING:
-    from trio_cmd.records.template import Template
+    from trio_cmd.records.template import ConnectionTemplate, Template
 
-__all__ = ["EVENTS", "Event", "EventLogger", "lost_event", "record_fault", "record_quiet_fault"]
+__all__ = ["EVENTS", "SYSTEM", "Event", "EventLogger", "lost_event", "record_fault", "record_quiet_fault"]
 
 Level = Literal["info", "warning", "error"]
+
+SYSTEM = "trio_cmd.Server"
+"""The ``system`` of what the server says of itself, and of who comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def _place(error: BaseException) -> str:
 class EventLogger(structlog.BoundLoggerBase):
     """A structlog logger that records rows of the table."""
 
-    _template: "Template | None" = None
+    _template: "ConnectionTemplate | None" = None
 
     def record(self, event: Event, level: Level | None = None, **values: Any) -> None:
         """Record that something happened.
@@ -153,8 +156,8 @@ class EventLogger(structlog.BoundLoggerBase):
         else:
             self._proxy_to_logger("put", sentence, level=level, action=event.action, **known)
 
-    def template(self) -> "Template | None":
-        """Give what makes the records of quick commands; ``None``: ``record`` has to.  Ask anew each time."""
+    def connection_template(self) -> "ConnectionTemplate | None":
+        """Give what makes the records of a connection; ``None``: ``record`` has to.  Ask anew each time."""
         process: Any
         (process,) = self._processors
         if not process.is_plain():
@@ -162,6 +165,15 @@ class EventLogger(structlog.BoundLoggerBase):
         if self._template is None:
             self._template = process.template(self._context)
         return self._template
+
+    def template(self) -> "Template | None":
+        """Give what makes the records of quick commands; see ``connection_template``."""
+        template = self.connection_template()
+        return None if template is None else template.commands()
+
+    def put(self, line: bytes, event: Event) -> None:
+        """Record by a line that a template has made."""
+        self._logger.put(line, event.action)
 
     def put_commands(self, lines: str, records: int) -> None:
         """Record commands by lines that a template has made, so many."""

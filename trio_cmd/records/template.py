@@ -1,9 +1,9 @@
-"""The two records of a command that went well: pieces that were made before enter, lines leave.
+"""The records that each visit makes: pieces that were made before enter, lines leave.
 
-All but some twenty bytes of them are the same for each command of a connection, or for each
-command with the same line.  So these pieces are made once, by the ordinary way
-(``EventLogger.record`` and ``render_json``), and here they are joined: the bytes are those that it
-would have made.
+All but some twenty bytes of them are the same for each connection, for each command of a
+connection, or for each command with the same line.  So these pieces are made once, by the ordinary
+way (``EventLogger.record`` and ``render_json``), and here they are joined: the bytes are those that
+it would have made.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,21 +12,39 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from trio_cmd.records.events import COMMAND_COMPLETED, COMMAND_RECEIVED, Event
+from trio_cmd.records.events import (
+    CLIENT_CONNECTED,
+    CLIENT_LOST,
+    COMMAND_COMPLETED,
+    COMMAND_RECEIVED,
+    SYSTEM,
+    Event,
+    lost_event,
+)
 from trio_cmd.records.render import MAX_LINE_BYTES, render_json, stamp
 
-__all__ = ["MAX_SHOWN", "LinePieces", "Template", "make_pieces", "make_template", "spell_facts"]
+__all__ = [
+    "MAX_SHOWN",
+    "ConnectionTemplate",
+    "LinePieces",
+    "Template",
+    "make_pieces",
+    "make_template",
+    "spell_facts",
+]
 
 MAX_SHOWN = 128  # characters of a line; so a record is never so long that it must be cut
 _MAX_SPELLED = 2 * 2 * MAX_SHOWN  # each up to two in JSON, once as it is and once as its words
 _MAX_REST = 1024  # stamp, outcome, names of fields, numbers, and the facts about a file
 _HEAD = len('{"timestamp":""') + len(stamp(0))
-# No text that is safe to show has it; see ``escape``.
+# No text that is safe to show has them; see ``escape``.
 _PLACE = "\x01"
 _BLANK = "\x02{}\x02"
 _BORDER = "\n"  # none is in a record
 _LINE_ENDS = '\\u0001",'  # both sentences end with the line
 _encode = msgspec.json.Encoder().encode
+_FACTS = ',"reason":'
+_CLOSED = lost_event("closed")  # what most connections have in common at their end
 
 
 class LinePieces(NamedTuple):
@@ -45,20 +63,15 @@ class Template:
     """What one connection adds to the records of its commands, as JSON.
 
     Args:
-        context: the fields that are bound to the connection.
+        pieces: of both records; see ``_halve``.
         now: seconds since the epoch.
     """
 
     __slots__ = ("_completed", "_completed_end", "_received", "_received_end", "now")
 
-    def __init__(self, context: Mapping[str, Any], now: Callable[[], float]) -> None:
+    def __init__(self, pieces: str, now: Callable[[], float]) -> None:
         self.now = now
-        pieces = _fill(context)
-        self._received, self._received_end, self._completed, self._completed_end = pieces
-
-    def size(self) -> int:
-        """Tell how long these pieces are, of the longer record."""
-        return len(self._completed) + len(self._completed_end)
+        self._received, self._received_end, self._completed, self._completed_end = pieces.split(_BORDER)
 
     def join(
         self,
@@ -90,6 +103,63 @@ class Template:
         )
 
 
+class ConnectionTemplate:
+    """What one connection adds to its records, as JSON.
+
+    Args:
+        context: the fields that are bound to the connection; in JSON they are pure ASCII.
+        blanks: those of their names.
+        now: seconds since the epoch.
+    """
+
+    __slots__ = ("_blanks", "_client", "_commands", "_context", "_own", "now")
+
+    def __init__(self, context: Mapping[str, Any], blanks: "_Blanks", now: Callable[[], float]) -> None:
+        self.now = now
+        self._blanks = blanks
+        self._context = _spell(context)[1:-1]
+        self._own = len('"system":,') + len(_spell(context["system"]))  # what only the system's name is of it
+        self._client = _spell(context["client"])[1:-1]
+        self._commands: Template | None = None  # many never ask anything
+
+    def size(self) -> int:
+        """Tell how long a record is at most, without what comes from a line."""
+        return len(self._blanks.commands) + len(self._context) + len(self._client)
+
+    def connected(self) -> bytes:
+        """Write the record of the beginning."""
+        blank, rest = self._blanks.connected, self._context[self._own :]
+        return (blank % (self._stamp(), self._client, rest)).encode()
+
+    def lost(self, reason: str, seconds: float, requests: int, bytes_in: int, bytes_out: int) -> bytes | None:
+        """Write the record of the end; ``None``: it is none of those that are ready.
+
+        Args:
+            reason: why it ended.
+            seconds: how long it lasted, rounded.
+            requests: how many there were.
+            bytes_in: what was received.
+            bytes_out: what was sent.
+        """
+        if lost_event(reason) != _CLOSED:
+            return None
+        return (
+            f"{self._blanks.lost % (self._stamp(), self._context)}"
+            f'"{reason}","seconds":{_spell(seconds)},"requests":{requests},'
+            f'"bytes_in":{bytes_in},"bytes_out":{bytes_out}}}\n'
+        ).encode()
+
+    def commands(self) -> Template:
+        """Give what makes the records of commands; the same each time."""
+        if self._commands is None:
+            own = (self._client, self._context)
+            self._commands = Template(self._blanks.commands % (*own, *own), self.now)
+        return self._commands
+
+    def _stamp(self) -> str:
+        return stamp(int(self.now() * 1_000_000))
+
+
 def make_pieces(line: str, command: str, arguments: str) -> LinePieces:
     """Make the pieces of a line of printable ASCII.
 
@@ -106,51 +176,71 @@ def spell_facts(facts: Mapping[str, Any]) -> str:
     return "," + _spell(facts)[1:-1] if facts else ""
 
 
-def make_template(context: Mapping[str, Any], now: Callable[[], float]) -> Template | None:
+def make_template(context: Mapping[str, Any], now: Callable[[], float]) -> ConnectionTemplate | None:
     """Make the template of a connection; ``None``: its records need the ordinary way.
 
     Args:
         context: the fields that are bound to the connection.
         now: seconds since the epoch.
     """
-    if not all(str(value).isascii() for value in context.values()):
+    blanks = _make_blanks(tuple(context))
+    if blanks is None or not _spell(context).isascii():
         return None  # other encoders spell such lines
-    template = Template(context, now)
+    template = ConnectionTemplate(context, blanks, now)
     if template.size() + _MAX_SPELLED + _MAX_REST > MAX_LINE_BYTES:
         return None  # a certificate with many names: its records may have to be cut
     return template
 
 
-def _fill(context: Mapping[str, Any]) -> list[str]:
-    """Give the pieces of ``_cut`` for one connection."""
-    blank = _blank(tuple(context), tuple(map(type, context.values())))
-    spelled = {name: _spell(value) for name, value in context.items()}
-    texts = {name: text[1:-1] if text[0] == '"' else text for name, text in spelled.items()}
-    return (blank % texts).split(_BORDER)
+class _Blanks(NamedTuple):
+    """The records of all connections with the same fields, with ``%s`` in place of what is one's own.
+
+    Attributes:
+        connected: wants the time, the client, and the fields but for the first.
+        commands: the pieces of both records, each wants the client and the fields.
+        lost: up to the reason; wants the time and the fields.
+    """
+
+    connected: str
+    commands: str
+    lost: str
 
 
 @lru_cache(maxsize=16)  # there are few combinations
-def _blank(names: tuple[str, ...], types: tuple[type, ...]) -> str:
-    """Write the pieces of all connections, with ``%(NAME)s`` in place of what is bound to one."""
-    text = _BORDER.join(_cut({name: _BLANK.format(name) for name in names})).replace("%", "%%")
-    for name, kind in zip(names, types, strict=True):
-        place = _spell(_BLANK.format(name))
-        text = text.replace(place[1:-1] if kind is str else place, f"%({name})s")
-    return text
+def _make_blanks(names: tuple[str, ...]) -> _Blanks | None:
+    """Make the blanks; ``None``: the fields do not stand together in a record."""
+    context = {name: _BLANK.format(name) for name in names}
+    connected = _render(CLIENT_CONNECTED, {**context, "system": SYSTEM})
+    lost = _render(CLIENT_LOST, context, why=_CLOSED[1]).replace("}\n", _FACTS)
+    commands = _BORDER.join([*_halve(COMMAND_RECEIVED, context), *_halve(COMMAND_COMPLETED, context)])
+    run = _spell(context)[1:-1]
+    own = _spell({"system": context["system"]})[1:-1] + ","
+    rest = run.removeprefix(own)
+    if rest == run or commands.count(run) != 2:
+        return None
+    time = '{"timestamp":"%s"'
+    return _Blanks(time + _blank(connected, rest), _blank(commands, run), time + _blank(lost, run))
 
 
-def _cut(context: Mapping[str, Any]) -> list[str]:
-    return [*_halve(COMMAND_RECEIVED, context), *_halve(COMMAND_COMPLETED, context)]
+def _blank(text: str, run: str) -> str:
+    """Put ``%s`` in place of a run of fields, and of the client."""
+    client = _spell(_BLANK.format("client"))[1:-1]
+    return text.replace("%", "%%").replace(run, "%s").replace(client, "%s")
 
 
 def _halve(event: Event, context: Mapping[str, Any]) -> tuple[str, str]:
     """Give what stands in a record between its time and its line, and between its line and its number."""
-    sentence = event.sentence.format(**{**context, "line": _PLACE})
-    fields = {**context, "level": event.level, "action": event.action, "event": sentence}
-    record = render_json(fields, 0).decode()[_HEAD : -len("}\n")]
-    head, found, end = record.partition(_LINE_ENDS)
+    record = _render(event, context, line=_PLACE)
+    head, found, end = record[: -len("}\n")].partition(_LINE_ENDS)
     assert found
     return head, f'",{end},"request":'
+
+
+def _render(event: Event, context: Mapping[str, Any], **values: str) -> str:
+    """Write a record without fields of its own, from behind its time, in the ordinary way."""
+    sentence = event.sentence.format(**{**context, **values})
+    fields = {**context, "level": event.level, "action": event.action, "event": sentence}
+    return render_json(fields, 0).decode()[_HEAD:]
 
 
 def _spell(value: object) -> str:

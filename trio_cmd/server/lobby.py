@@ -34,6 +34,13 @@ class Lobby:
         self._turned_away = 0
         self._began = 0.0
 
+    def is_open(self) -> bool:
+        """Tell whether nobody has to ``wait``."""
+        if self._is_held():
+            return False
+        self.tell()
+        return True
+
     async def wait(self) -> bool:
         """Wait until somebody may be let in; no checkpoint where that is so.
 

@@ -1,10 +1,9 @@
 """One connection from its acceptance to its end: refused, or let into a conversation; both recorded."""
 
-import contextlib
 import itertools
-import socket
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -28,7 +27,7 @@ from trio_cmd.server.tls import peer_names
 from trio_cmd.server.unix_socket import peer_credentials
 from trio_cmd.server.visit import SYSTEM, Peer, Visit
 from trio_cmd.wire.messages import NOTICES
-from trio_cmd.wire.stream import ClientStream, SocketStream, set_socket_options
+from trio_cmd.wire.stream import ClientStream, SocketStream, set_tcp_options
 from trio_cmd.wire.tls import HandshakeFailed, TlsStream
 
 __all__ = ["Reception"]
@@ -98,19 +97,28 @@ class Reception:
 
         Cancel: the connection is closed, its place free, its end recorded.
         """
-        stream = SocketStream(socket_stream)
-        number, peer = next(self._numbers), self._look_at(socket_stream)
-        system = f"CmdProtocol,{number},{peer.host}"
-        log = self._log.bind(system=system, connection=number, **peer.fields())
+        stream, visit = SocketStream(socket_stream), self._look_at(socket_stream)
         try:
-            if await self._lobby.wait():
-                await self._receive(stream, peer, log)
-            else:
-                await self._turn_away(stream, peer, log)
+            has_room = self._lobby.is_open() or await self._wait(visit)
+            try:
+                await (self._receive(stream, visit) if has_room else self._turn_away(stream, visit))
+            except trio.BrokenResourceError:
+                visit.reason = "reset"  # a refused client that did not wait for its answer
+            finally:
+                self._see_off(visit)
         except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
-            record_fault(log.bind(system=SYSTEM), errors)
+            record_fault(visit.log.bind(system=SYSTEM), errors)
         finally:
             await stream.aclose()
+
+    async def _wait(self, visit: Visit) -> bool:
+        """Wait in the lobby; the visit begins after that.
+
+        Cancel: there was no visit.
+        """
+        has_room = await self._lobby.wait()
+        visit.began = time.monotonic()
+        return has_room
 
     def _is_held(self) -> bool:
         return self.epoch.shared.sink.is_held() and not self._is_stopping()
@@ -118,47 +126,47 @@ class Reception:
     def _count_free(self) -> int:
         return self._admission.max_clients - self._admission.clients
 
-    async def _turn_away(self, stream: ClientStream, peer: Peer, log: EventLogger) -> None:
-        """Refuse a client without a record of its own."""
+    def _turn_away(self, stream: ClientStream, visit: Visit) -> Awaitable[object]:
+        """Refuse a client without a record of its own; see ``_receive``."""
         reason = "too-many-clients"
         self._admission.refused[reason] += 1
-        visit = Visit()
-        visit.is_recorded = False  # the lobby sums up
-        with contextlib.suppress(trio.BrokenResourceError):  # it is gone already
-            await self._refuse(stream, peer.address() or "unix", reason, log, visit)
+        visit.is_counted, visit.is_recorded = True, False  # the lobby sums up
+        return self._refuse(stream, visit.peer.address() or "unix", reason, visit.log, visit)
 
-    async def _receive(self, stream: ClientStream, peer: Peer, log: EventLogger) -> None:
-        """Refuse a client or let it in, and record its end."""
-        visit = Visit()
-        address = peer.address()
-        try:
-            visit.reason = self._judge(visit, peer.host, address)
-            if address is None:
-                await trio.lowlevel.checkpoint()
-            elif visit.reason is not None:
-                await self._refuse(stream, address, visit.reason, log, visit)
-            elif self._needs_handshake(stream, address):
-                await self._shake_hands(stream, address, log, visit)
-            else:
-                visit.begin(log)
-                known = self._acquaintances.judge(peer.host, address).surroundings
-                await self._open_session(stream, peer.visitor(), log, visit, known).run()
-        except trio.BrokenResourceError:
-            visit.reason = "reset"  # a refused client that did not wait for its answer
-        finally:
-            if visit.session is not None:
-                self._close_session(visit.session, visit)
-            if visit.has_place:
-                self._admission.leave(visit)
-            if not visit.is_counted:
-                self.results[visit.reason or "crashed"] += 1
-            visit.end(log)
+    def _receive(self, stream: ClientStream, visit: Visit) -> Awaitable[object]:
+        """Refuse a client or let it in.
 
-    def _judge(self, visit: Visit, host: str, address: Address | None) -> str | None:
+        Returns:
+            What has to be awaited for that: a function that awaits it would take memory of each
+            idle client.
+        """
+        address = visit.peer.address()
+        visit.reason = self._judge(visit, address)
+        if address is None:
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller awaits it
+        if visit.reason is not None:
+            return self._refuse(stream, address, visit.reason, visit.log, visit)
+        if self._needs_handshake(stream, address):
+            return self._shake_hands(stream, address, visit)
+        visit.begin(visit.log)
+        known = self._acquaintances.judge(visit.peer.host, address).surroundings
+        return self._open_session(stream, visit.peer.visitor(), visit.log, visit, known).run()
+
+    def _see_off(self, visit: Visit) -> None:
+        """Give back what a client had, and record its end."""
+        if visit.session is not None:
+            self._close_session(visit.session, visit)
+        if visit.has_place:
+            self._admission.leave(visit)
+        if not visit.is_counted:
+            self.results[visit.reason or "crashed"] += 1
+        visit.end()
+
+    def _judge(self, visit: Visit, address: Address | None) -> str | None:
         """Give a client a place, or tell why it gets none."""
         if address is None:
             return "reset"
-        if not self._acquaintances.judge(host, address).is_admissible:
+        if not self._acquaintances.judge(visit.peer.host, address).is_admissible:
             reason = "not-allowed"
         elif not self._admission.try_admit(visit, address):
             reason = "too-many-clients"
@@ -189,14 +197,12 @@ class Reception:
     def _needs_handshake(self, stream: ClientStream, address: Address | None) -> bool:
         return self.epoch.tls is not None and address != "unix" and not isinstance(stream, TlsStream)
 
-    async def _shake_hands(
-        self, stream: ClientStream, address: Address, log: EventLogger, visit: Visit
-    ) -> None:
+    async def _shake_hands(self, stream: ClientStream, address: Address, visit: Visit) -> None:
         """Let a client in by TLS; it is recorded when the handshake is over, or summed up with others."""
         assert self.epoch.tls is not None
         try:
             async with await self._door.open(stream, address, self.epoch.tls) as sealed:
-                await self._identify(sealed, address, log, visit)
+                await self._identify(sealed, address, visit)
         except HandshakeFailed as error:
             visit.reason = "stopping" if self._is_stopping() else "tls-failed"
             visit.tls = {"tls_error": str(error)}
@@ -205,9 +211,9 @@ class Reception:
             visit.reason = visit.reason or "stopping"  # whoever cancels from outside stops the server
             raise
 
-    async def _identify(self, stream: TlsStream, address: Address, log: EventLogger, visit: Visit) -> None:
+    async def _identify(self, stream: TlsStream, address: Address, visit: Visit) -> None:
         """Let a client in whose certificate, if it has one, is known."""
-        visit.tls = {"tls": stream.version()}
+        log, visit.tls = visit.log, {"tls": stream.version()}
         names = peer_names(stream.peer_certificate())
         if names:
             visit.tls["certificate"] = escape(", ".join(sorted(names)))
@@ -252,13 +258,19 @@ class Reception:
         visit.reason, visit.requests = session.reason, session.requests
         visit.bytes_in, visit.bytes_out = session.bytes_in, session.bytes_out
 
-    def _look_at(self, stream: trio.SocketStream) -> Peer:
-        """Learn who it is, and have the kernel find out when it is gone."""
+    def _look_at(self, stream: trio.SocketStream) -> Visit:
+        """Learn who it is, and bind the record to it."""
+        peer, number = self._find_peer(stream.socket), next(self._numbers)
+        system = f"CmdProtocol,{number},{peer.host}"
+        return Visit(peer, self._log.bind(system=system, connection=number, **peer.fields()))
+
+    def _find_peer(self, sock: trio.socket.SocketType) -> Peer:
+        """Learn who is at the other end, and have the kernel find out when it is gone."""
         try:
-            set_socket_options(stream.socket, self.epoch.shared.limits.write_seconds)
-            if stream.socket.family == socket.AF_UNIX:
-                return Peer("unix", credentials=peer_credentials(stream.socket))
-            host, port = stream.socket.getpeername()[:2]
+            name = sock.getpeername()
+            if not isinstance(name, tuple):  # a path; to ask for the family would take longer
+                return Peer("unix", credentials=peer_credentials(sock))
+            set_tcp_options(sock, self.epoch.shared.limits.write_seconds)
         except OSError:  # it is gone already
             return Peer()
-        return Peer(host, port)
+        return Peer(*name[:2])

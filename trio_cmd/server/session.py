@@ -307,9 +307,7 @@ class Session:
         if not lines or not self._quick.is_possible():
             return
         surroundings = self._identity.surroundings
-        count, answers, closes = self._quick.answer(
-            lines, surroundings, self._form, self.requests, max_bytes
-        )
+        count, answers, closes = self._quick.answer(lines, surroundings, self._form, self.requests, max_bytes)
         if count:
             self.requests += count
             self._lines.skip(count)

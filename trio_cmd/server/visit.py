@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trio_cmd.addresses import Address, parse_address
 from trio_cmd.records import EventLogger, events
-from trio_cmd.records.events import lost_event
+from trio_cmd.records.events import SYSTEM, lost_event
 from trio_cmd.server.access import Visitor
 from trio_cmd.server.unix_socket import Credentials
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SYSTEM", "Peer", "Visit"]
 
-SYSTEM = "trio_cmd.Server"
 UNKNOWN = "unknown"
 
 
@@ -43,15 +42,22 @@ class Peer:
 
 
 class Visit:
-    """What the record says of a connection."""
+    """What the record says of a connection.
+
+    Args:
+        peer: its other end.
+        log: bound to it.
+    """
 
     __slots__ = (
         *("began", "bytes_in", "bytes_out", "is_begun", "is_counted", "is_recorded"),
-        *("has_place", "reason", "requests", "session", "tls"),
+        *("has_place", "log", "peer", "reason", "requests", "session", "tls"),
         "__weakref__",  # a limiter knows it
     )
 
-    def __init__(self) -> None:
+    def __init__(self, peer: Peer, log: EventLogger) -> None:
+        self.peer = peer
+        self.log = log
         self.is_recorded = True  # else a sum tells of it
         self.is_begun = False
         self.has_place = False  # to be given back
@@ -65,25 +71,44 @@ class Visit:
         self.tls: dict[str, str] | None = None  # the protocol, and whose certificate it was; or what failed
 
     def begin(self, log: EventLogger) -> None:
-        """Record the beginning, once."""
-        if self.is_recorded and not self.is_begun:
-            self.is_begun = True
-            log.bind(system=SYSTEM).record(events.CLIENT_CONNECTED)
+        """Record the beginning, once.
 
-    def end(self, log: EventLogger) -> None:
+        Args:
+            log: bound also to what is known by now.
+        """
+        if not self.is_recorded or self.is_begun:
+            return
+        self.is_begun = True
+        template = log.connection_template()
+        if template is None:
+            log.bind(system=SYSTEM).record(events.CLIENT_CONNECTED)
+        else:
+            log.put(template.connected(), events.CLIENT_CONNECTED)
+
+    def end(self) -> None:
         """Record the end; also the beginning, if that has not been said."""
         if not self.is_recorded:
             return
-        self.begin(log)
-        level, why = lost_event(self.reason or "crashed")
-        log.record(
+        self.begin(self.log)
+        reason, seconds = self.reason or "crashed", round(time.monotonic() - self.began, 6)
+        counts = (seconds, self.requests, self.bytes_in, self.bytes_out)
+        template = None if self.tls else self.log.connection_template()
+        line = None if template is None else template.lost(reason, *counts)
+        if line is None:
+            self._record_end(reason, *counts)
+        else:
+            self.log.put(line, events.CLIENT_LOST)
+
+    def _record_end(self, reason: str, seconds: float, requests: int, bytes_in: int, bytes_out: int) -> None:
+        level, why = lost_event(reason)
+        self.log.record(
             events.CLIENT_LOST,
             level,
             why=why,
-            reason=self.reason or "crashed",
-            seconds=round(time.monotonic() - self.began, 6),
-            requests=self.requests,
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
+            reason=reason,
+            seconds=seconds,
+            requests=requests,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
             **(self.tls or {}),
         )

@@ -11,15 +11,16 @@ import errno
 import fcntl
 import os
 import socket
-import struct
+import sys
 import termios
 from collections.abc import Awaitable
+from functools import lru_cache
 
 import trio
 from trio.abc import HalfCloseableStream
 from trio.lowlevel import checkpoint, wait_readable, wait_writable
 
-__all__ = ["ClientStream", "PlainStream", "SocketStream", "set_socket_options"]
+__all__ = ["ClientStream", "PlainStream", "SocketStream", "set_socket_options", "set_tcp_options"]
 
 RECEIVE_BYTES = 65536
 # Small enough that a write deadline sees progress, large enough to cost nothing.
@@ -260,14 +261,27 @@ def set_socket_options(sock: trio.socket.SocketType, write_seconds: float) -> No
     Raises:
         OSError: the connection is already gone.
     """
-    if sock.family == getattr(socket, "AF_UNIX", None):
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = {**_KEEPALIVE, "TCP_USER_TIMEOUT": int((write_seconds + _SWEEPER_SECONDS) * 1000)}
-    for name, value in options.items():
-        if (option := getattr(socket, name, None)) is not None:  # Linux has all, macOS some
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        set_tcp_options(sock, write_seconds)
+
+
+def set_tcp_options(sock: trio.socket.SocketType, write_seconds: float) -> None:
+    """Do the same with a socket that is known to be one of TCP."""
+    for level, option, value in _options(write_seconds):
+        sock.setsockopt(level, option, value)
+
+
+@lru_cache(maxsize=4)  # there are those of the settings in force, and of a client
+def _options(write_seconds: float) -> tuple[tuple[int, int, int], ...]:
+    """List what is set: level, option, value."""
+    wanted = {**_KEEPALIVE, "TCP_USER_TIMEOUT": int((write_seconds + _SWEEPER_SECONDS) * 1000)}
+    known = ((getattr(socket, name, None), value) for name, value in wanted.items())
+    # Linux has all, macOS some.
+    tcp = ((socket.IPPROTO_TCP, option, value) for option, value in known if option is not None)
+    return (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *tcp
 
 
 def _queued(fd: int, request: int) -> int:
-    return int(struct.unpack("i", fcntl.ioctl(fd, request, b"\0" * 4))[0])
+    count = bytearray(4)  # one that can be written: else Python tries that first, and fails
+    fcntl.ioctl(fd, request, count)
+    return int.from_bytes(count, sys.byteorder, signed=True)
