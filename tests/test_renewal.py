@@ -184,7 +184,7 @@ async def test_whoever_is_leaving_leaves_for_its_own_reason(autojump_clock: Mock
             c.renew(grants=[ELSEWHERE])
             reason = "stopping"
         elif why == "gone":
-            c.session._lose()
+            c.session.lose()
             c.renew(grants=[ELSEWHERE])
             reason = "reset"
         elif why == "wrong-protocol":

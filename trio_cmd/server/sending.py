@@ -5,14 +5,24 @@ the rest, and lives until the queue has nothing more that is ready.  So no reade
 in a write, and cancelling a reader cuts no answer.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
 from trio_cmd.server.replies import ReplyQueue
 from trio_cmd.wire.stream import ClientStream
 
-__all__ = ["Sender"]
+__all__ = ["Client", "Sender"]
+
+
+class Client(Protocol):
+    """Whose replies are written, as the sender sees it."""
+
+    def changed(self) -> None:
+        """Be told that something has been written after waiting."""
+
+    def lose(self) -> None:
+        """Be told that the client turns out to be gone."""
 
 
 class Sender:
@@ -21,23 +31,15 @@ class Sender:
     Args:
         stream: the client's; not owned.
         replies: what is to be written.
-        changed: called when something has been written after waiting.
-        lost: called when the client turns out to be gone.
+        client: told what comes of it.
     """
 
-    __slots__ = ("_changed", "_lost", "_replies", "_stream", "bytes_out", "is_waiting")
+    __slots__ = ("_client", "_replies", "_stream", "bytes_out", "is_waiting")
 
-    def __init__(
-        self,
-        stream: ClientStream,
-        replies: ReplyQueue,
-        changed: Callable[[], None],
-        lost: Callable[[], None],
-    ) -> None:
+    def __init__(self, stream: ClientStream, replies: ReplyQueue, client: Client) -> None:
         self._stream = stream
         self._replies = replies
-        self._changed = changed
-        self._lost = lost
+        self._client = client
         self.is_waiting = False  # a writer task waits for the client to take what it was sent
         self.bytes_out = 0
 
@@ -51,7 +53,7 @@ class Sender:
         try:
             sent = self._stream.send_nowait(data)
         except trio.BrokenResourceError:
-            self._lost()
+            self._client.lose()
             return
         self.bytes_out += sent
         if sent == len(data):
@@ -77,10 +79,10 @@ class Sender:
                     self.bytes_out += count
                     rest = rest[count:]
                 self._replies.written(len(data))
-                self._changed()
+                self._client.changed()
                 data, sent = self._replies.take(), 0
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._lost()
+            self._client.lose()
             return
         self.is_waiting = False
-        self._changed()
+        self._client.changed()

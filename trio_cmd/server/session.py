@@ -2,7 +2,7 @@
 
 The connection's own task reads, and goes on reading while commands work, so that a lost client
 is seen at once.  There are two ways to end: ``_end`` stops the reading, lets what was asked be
-answered, and says goodbye; ``_lose`` drops everything.
+answered, and says goodbye; ``lose`` drops everything.
 
 No socket is touched here, and on the path of a quick command no deadline, scope or task: see
 ``deadlines`` and ``sending``.  What is slow is in ``jobs``.
@@ -102,7 +102,7 @@ class Session:
         self._trail = Trail(log, shared.tally)
         self._lines = LineReader(limits.line_bytes)
         self._replies = ReplyQueue(limits.pending_replies, limits.pending_bytes, shared.budget)
-        self._sender = Sender(stream, self._replies, self.changed, self._lose)
+        self._sender = Sender(stream, self._replies, self)
         self._quick = QuickAnswers(log, shared.tally, shared.plain_lines, shared.budget)
         self._jobs: Jobs | None = None  # most clients never need any
         self._form: Form = "text"
@@ -168,7 +168,7 @@ class Session:
         if self._replies.pending:  # else goodbye has been said
             self._replies.add(format_notice("stopping", self._form))
             self._sender.flush(self._nursery)
-        self._lose("stopping")
+        self.lose("stopping")
 
     def renew(self, shared: Shared, access: Access, tables: Tables) -> None:
         """Go on under other settings; what was asked keeps those it was asked under.
@@ -198,12 +198,12 @@ class Session:
             return Clock(("line", self._lines.taken), limits.request_seconds, "slow-line"), writing
         if self._replies.pending:
             return None, writing
-        return Clock(("idle", self.bytes_in), limits.idle_seconds, "idle"), writing
+        return Clock(self.bytes_in, limits.idle_seconds, "idle"), writing
 
     def expire(self, reason: str) -> None:
         """See ``deadlines.Watched``."""
         if reason == "slow-reader":
-            self._lose(reason)
+            self.lose(reason)
         else:
             self._end(reason)
 
@@ -227,7 +227,7 @@ class Session:
         try:
             data = self._stream.receive_nowait()
         except trio.BrokenResourceError:
-            self._lose()
+            self.lose()
             return
         if data is not None:
             self._feed(data)
@@ -262,7 +262,7 @@ class Session:
         """Wait until the client has taken answers and the record has room; TCP slows the client down."""
         self._is_held = True
         try:
-            with self._shared.hangups.watched(self._stream.fileno(), self._lose):
+            with self._shared.hangups.watched(self._stream.fileno(), self.lose):
                 while self._replies.is_full():
                     await self.wait_for_change()
                 async with self._shared.pressed:  # else who has waited longest looks most seldom
@@ -428,7 +428,7 @@ class Session:
                 self._reading.cancel()
         self.changed()  # what is streamed ends as well
 
-    def _lose(self, reason: str = "reset") -> None:
+    def lose(self, reason: str = "reset") -> None:
         """Drop everything: nobody reads the answers any more."""
         self.reason = reason
         self._nursery.cancel_scope.cancel()
@@ -484,7 +484,7 @@ class Session:
     async def _wait_until_written(self) -> None:
         if not self._replies.pending:
             return
-        with self._shared.hangups.watched(self._stream.fileno(), self._lose):
+        with self._shared.hangups.watched(self._stream.fileno(), self.lose):
             while self._replies.pending:
                 await self.wait_for_change()
 
