@@ -1,6 +1,7 @@
 """The server in this process: listening, admitting, refusing, surviving, stopping."""
 
 import errno
+import gc
 import os
 import socket
 import threading
@@ -323,6 +324,26 @@ async def test_others_have_their_turn_after_the_first_of_a_client(monkeypatch: p
         nursery.cancel_scope.cancel()
     assert passes.count("turn") >= 4
     assert "turn turn turn" not in " ".join(passes)  # two: the last of a pass, the first of the next
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_a_client_that_has_left_needs_no_garbage_collector(is_slow: bool) -> None:
+    """A thousand visits a second do not hold up the others while Python looks for what is unused."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with running() as it:
+            async with await it.connect() as client:
+                if is_slow:
+                    await client.send_all(b"ping\n")
+                    assert await client.receive_some() == b"pong\n"
+                await client.send_all(b"ping\nexit\n")
+                assert await read_all(client) == b"pong\n"
+            await it.sink.wait_for("client-lost")
+            await trio.testing.wait_all_tasks_blocked()
+            assert not [left for left in gc.get_objects() if isinstance(left, Session)]
+    finally:
+        gc.enable()
 
 
 async def test_a_handler_closes_its_connection_itself() -> None:

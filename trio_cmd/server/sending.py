@@ -62,6 +62,10 @@ class Sender:
             self.is_waiting = True
             nursery.start_soon(self._write, data, sent)
 
+    def part(self) -> None:
+        """Let go of the client at its end: two that refer to each other are found by Python's collector only."""
+        del self._client
+
     def progress(self) -> tuple[int, int]:
         """Tell how far the client is; while it takes anything, this changes."""
         return self.bytes_out, self._stream.waiting_bytes()[1]

@@ -155,6 +155,7 @@ class Session:
             if self._jobs is not None:
                 self._jobs.leave()
             self._replies.clear()
+            self._sender.part()
 
     def stop(self) -> None:
         """Let what was asked be answered, then say that the server is stopping."""
