@@ -120,5 +120,5 @@ def test_a_lost_client_gives_back_what_it_took_also_what_was_leaving() -> None:
     queue.add(b"waiting")
     queue.reserve()
     queue.clear()
-    assert (queue.bytes, budget.bytes) == (0, 0)
+    assert (queue.pending, queue.bytes, budget.bytes) == (0, 0, 0)
     assert queue.take() == b""

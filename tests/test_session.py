@@ -407,6 +407,21 @@ async def test_stopping_answers_what_is_unfinished_and_says_goodbye(autojump_clo
         assert (first, others) == (b"", [])  # this stream cannot write without waiting
 
 
+async def test_a_conversation_that_is_over_is_not_ended_again(autojump_clock: MockClock) -> None:
+    """Whoever closes a sealed connection as the server loses patience does no harm."""
+    c = Conversation()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(c.run)
+        await c.client.send_all(b"slow one\nping\n")
+        await wait_all_tasks_blocked()
+        c.session.lose()
+    recorded = len(c.sink.records)
+    c.session.stop()
+    c.session.cancel()
+    c.session.expire("slow-reader")
+    assert len(c.sink.records) == recorded
+
+
 async def test_an_answer_ready_as_the_server_stops_is_not_given_twice(
     autojump_clock: MockClock,
 ) -> None:

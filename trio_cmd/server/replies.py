@@ -141,6 +141,7 @@ class ReplyQueue:
     def clear(self) -> None:
         """Forget everything: the client is gone."""
         self._slots.clear()
+        self.pending = self._leaving = 0
         self._spend(-self.bytes)
 
     def _spend(self, size: int) -> None:

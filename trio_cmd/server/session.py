@@ -152,10 +152,7 @@ class Session:
             self._crash(errors)
         finally:
             self.reason = self.reason or "stopping"  # whoever cancels from outside stops the server
-            if self._jobs is not None:
-                self._jobs.leave()
-            self._replies.clear()
-            self._sender.part()
+            self._part()
 
     def stop(self) -> None:
         """Let what was asked be answered, then say that the server is stopping."""
@@ -471,6 +468,14 @@ class Session:
         if not self._sender.is_waiting:  # else the client has part of an answer
             with contextlib.suppress(trio.BrokenResourceError):  # the client may be gone as well
                 self._stream.send_nowait(format_notice("crashed", self._form))
+
+    def _part(self) -> None:
+        """Let go of everything, so that nothing is left for Python's garbage collector to find."""
+        if self._jobs is not None:
+            self._jobs.leave()
+            self._jobs = None
+        self._replies.clear()
+        self._sender.part()
 
     # Waiting
 
