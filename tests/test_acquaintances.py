@@ -43,7 +43,7 @@ def test_a_kept_judgement_is_that_of_the_grants(host: str) -> None:
     judgements = [kept.judge(host, address) for _ in range(3)]
     assert access.asked == 1
     names: Any = GrantNames().of(Access([NEAR, HOST]).held(Visitor(address)))
-    assert judgements == [Judgement(bool(names), names)] * 3
+    assert judgements == [Judgement(bool(names), names, Visitor(address))] * 3
 
 
 def test_no_more_judgements_are_kept_than_are_of_use(monkeypatch: pytest.MonkeyPatch) -> None:

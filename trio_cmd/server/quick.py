@@ -47,17 +47,13 @@ class QuickAnswers:
         self._tally = tally
         self._plain_lines = plain_lines
 
-    def is_possible(self) -> bool:
-        """Tell whether the record has the form now that can be made in haste."""
-        return self._log.template() is not None
-
     def answer(
         self, lines: list[bytes], surroundings: Surroundings, form: Form, requests: int, max_bytes: int
     ) -> tuple[int, bytes, bool]:
         """Answer the first lines, as far as all is plain, and record them.
 
         Args:
-            lines: the next ones, with their endings; ``is_possible`` has been asked.
+            lines: the next ones, with their endings.
             surroundings: with the commands that are allowed.
             form: of the answers.
             requests: how many there were before.
@@ -67,7 +63,8 @@ class QuickAnswers:
             How many were taken, their answers, and whether the conversation ends behind them.
         """
         template = self._log.template()
-        assert template is not None
+        if template is None:  # the record has a form that cannot be made in haste
+            return 0, b"", False
         answers: list[bytes] = []
         records: list[str] = []
         recall, join, count = self._plain_lines.recall, template.join, self._tally.add

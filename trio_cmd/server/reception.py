@@ -109,7 +109,7 @@ class Reception:
         except* Exception as errors:  # the second net: a fault of ours costs one connection, not the server
             record_fault(visit.log.bind(system=SYSTEM), errors)
         finally:
-            await stream.aclose()
+            stream.close()
 
     async def _wait(self, visit: Visit) -> bool:
         """Wait in the lobby; the visit begins after that.
@@ -149,8 +149,9 @@ class Reception:
         if self._needs_handshake(stream, address):
             return self._shake_hands(stream, address, visit)
         visit.begin(visit.log)
-        known = self._acquaintances.judge(visit.peer.host, address).surroundings
-        return self._open_session(stream, visit.peer.visitor(), visit.log, visit, known).run()
+        known = self._acquaintances.judge(visit.peer.host, address)
+        visitor = known.visitor if visit.peer.credentials is None else visit.peer.visitor()
+        return self._open_session(stream, visitor, visit.log, visit, known.surroundings).run()
 
     def _see_off(self, visit: Visit) -> None:
         """Give back what a client had, and record its end."""

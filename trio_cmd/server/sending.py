@@ -63,7 +63,7 @@ class Sender:
             nursery.start_soon(self._write, data, sent)
 
     def part(self) -> None:
-        """Let go of the client at its end: two that refer to each other are found by Python's collector only."""
+        """Let go of the client at its end: only a garbage collector finds two that refer to each other."""
         del self._client
 
     def progress(self) -> tuple[int, int]:

@@ -302,7 +302,7 @@ class Session:
             return  # the first line ends what is streamed
         max_answers, max_bytes = self._replies.room()
         lines = self._lines.upcoming(min(max_lines, max_answers))
-        if not lines or not self._quick.is_possible():
+        if not lines:
             return
         surroundings = self._identity.surroundings
         count, answers, closes = self._quick.answer(lines, surroundings, self._form, self.requests, max_bytes)
@@ -446,9 +446,11 @@ class Session:
         Cancel: the rest is not said.
         """
         self._is_reading = False
-        await self._wait_until_written()
+        if self._replies.pending:
+            await self._wait_until_written()
         self._say_goodbye()
-        await self._wait_until_written()
+        if self._replies.pending:
+            await self._wait_until_written()
         assert self.reason is not None
         await wait_for_reader(self._stream, self.reason, is_ended=self._is_ended)
 
@@ -488,8 +490,6 @@ class Session:
             self._change = None
 
     async def _wait_until_written(self) -> None:
-        if not self._replies.pending:
-            return
         with self._shared.hangups.watched(self._stream.fileno(), self.lose):
             while self._replies.pending:
                 await self.wait_for_change()

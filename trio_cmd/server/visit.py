@@ -1,8 +1,7 @@
 """One connection as the record tells of it: who it is, how it began and why it ended."""
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trio_cmd.addresses import Address, parse_address
 from trio_cmd.records import EventLogger, events
@@ -18,8 +17,7 @@ __all__ = ["SYSTEM", "Peer", "Visit"]
 UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """The other end of a connection; of one that was gone before it was looked at, nothing is known."""
 
     host: str = UNKNOWN
