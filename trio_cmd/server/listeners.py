@@ -19,9 +19,6 @@ from trio_cmd.settings import ServerSettings
 
 __all__ = ["Listeners", "explain"]
 
-# As Trio would name the task of a connection, but that it would make the name anew for each.
-_TASK = "trio_cmd.server.reception.Reception.handle"
-
 
 class Listeners:
     """The listeners of a server: over TCP, on a path, or both; or those it was given.
@@ -152,7 +149,7 @@ class Handlers:
             args: the stream and the handler; a Trio that gives others gets its own way.
         """
         if len(args) == 2 and isinstance(args[0], trio.SocketStream):
-            self._nursery.start_soon(args[1], args[0], name=_TASK)
+            self._nursery.start_soon(args[1], args[0])
         else:
             self._nursery.start_soon(run, *args)
 

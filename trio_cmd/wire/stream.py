@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import socket
-import sys
+import struct
 import termios
 from collections.abc import Awaitable
 from functools import lru_cache
@@ -286,6 +286,4 @@ def _options(write_seconds: float) -> tuple[tuple[int, int, int], ...]:
 
 
 def _queued(fd: int, request: int) -> int:
-    count = bytearray(4)  # one that can be written: else Python tries that first, and fails
-    fcntl.ioctl(fd, request, count)
-    return int.from_bytes(count, sys.byteorder, signed=True)
+    return int(struct.unpack("i", fcntl.ioctl(fd, request, b"\0" * 4))[0])
