@@ -42,6 +42,7 @@ def test_a_kept_judgement_is_that_of_the_grants(host: str) -> None:
     kept, address = judging(access), parse_address(host)
     judgements = [kept.judge(host, address) for _ in range(3)]
     assert access.asked == 1
+    assert len({id(judgement.visitor) for judgement in judgements}) == 1  # what is idle costs little
     names: Any = GrantNames().of(Access([NEAR, HOST]).held(Visitor(address)))
     assert judgements == [Judgement(bool(names), names, Visitor(address))] * 3
 

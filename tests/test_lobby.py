@@ -19,7 +19,7 @@ class Door:
         self.lobby = Lobby(lambda: self.is_held, lambda: free, make_logger(self.sink, render_json))
 
     async def come(self) -> None:
-        self.let_in.append(await self.lobby.wait())
+        self.let_in.append(self.lobby.is_open() or await self.lobby.wait())
 
 
 async def test_as_many_wait_as_there_are_places(nursery: trio.Nursery) -> None:
@@ -56,3 +56,14 @@ async def test_nobody_waits_for_a_place_where_nothing_is_held() -> None:
     await door.come()
     assert door.let_in == [True]
     assert door.sink.records == []
+
+
+async def test_the_first_who_need_not_wait_have_it_told_who_was_turned_away() -> None:
+    """What could not be recorded is summed up as soon as it can be."""
+    door = Door(free=0)
+    await door.come()
+    door.is_held = False
+    await door.come()
+    assert door.let_in == [False, True]
+    (summed,) = door.sink.actions("events-summed")
+    assert summed["count"] == 1

@@ -260,6 +260,42 @@ async def test_a_client_gone_before_it_is_looked_at_costs_nothing(monkeypatch: p
         assert lost["reason"] == "reset"
 
 
+async def test_who_is_cut_before_it_was_let_in_was_never_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is killed while its record is full tells of no client that it had not recorded."""
+    it = Running(settings())
+    monkeypatch.setattr(it.sink, "is_held", lambda: True)
+    one, two = socket.socketpair()
+    with two:
+        with trio.move_on_after(0) as scope:
+            await it.server._reception.handle(trio.SocketStream(trio.socket.from_stdlib_socket(one)))
+        assert scope.cancelled_caught
+        assert two.recv(1) == b""
+    assert it.sink.records == []
+    assert not any(it.server._reception.results.values())
+
+
+async def test_a_visit_begins_when_it_is_let_in(
+    monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    """The duration in the record is that of the conversation, not of a full disk before it."""
+    it = Running(settings())
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(it.sink, "is_held", lambda: True)
+    one, two = socket.socketpair()
+    with two:
+        two.sendall(b"exit\n")
+        nursery.start_soon(
+            it.server._reception.handle, trio.SocketStream(trio.socket.from_stdlib_socket(one))
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        now = 200.0
+        monkeypatch.setattr(it.sink, "is_held", lambda: False)
+        with trio.fail_after(10):
+            (lost,) = await it.sink.wait_for("client-lost")
+    assert (lost["reason"], lost["seconds"]) == ("exit", 0.0)
+
+
 # What clients have sent by the time they are accepted; the last also ends its input.
 SENT = [
     b"ping\nexit\n",

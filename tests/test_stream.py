@@ -127,6 +127,16 @@ async def test_a_write_that_finds_no_room_waits_again(monkeypatch: pytest.Monkey
         assert await served.send_some(memoryview(b"pong\n")) == 5
 
 
+async def test_a_stream_is_closed_at_once() -> None:
+    """A client that has its answers is not kept until others had their turn."""
+    async with tcp() as (client, served):
+        served.close()
+        with trio.fail_after(5):
+            assert await client.receive_some() == b""
+        served.close()
+        await served.aclose()
+
+
 async def test_a_lost_client_is_found_by_keepalive_and_by_unconfirmed_bytes() -> None:
     """A laptop that was closed does not hold a place for two hours."""
     async with tcp() as (_, served):
@@ -140,9 +150,14 @@ async def test_a_lost_client_is_found_by_keepalive_and_by_unconfirmed_bytes() ->
 
 async def test_options_a_platform_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others than Linux know only some of them."""
+    user_timeout = socket.TCP_USER_TIMEOUT
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
     async with tcp() as (_, served):
-        set_socket_options(served._stream.socket, 30)
+        sock = served._stream.socket
+        before = sock.getsockopt(socket.IPPROTO_TCP, user_timeout)
+        set_socket_options(sock, 29.5)  # not one that is remembered
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, user_timeout) == before
 
 
 async def test_a_unix_socket_needs_no_options() -> None:

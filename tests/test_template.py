@@ -1,9 +1,12 @@
 """Records joined of pieces are those that the ordinary way makes, byte for byte."""
 
 import os
+import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -12,6 +15,7 @@ from trio_cmd.records.batch import Batch
 from trio_cmd.records.events import EventLogger
 from trio_cmd.records.render import MAX_LINE_BYTES, render_json, render_twisted, stamp
 from trio_cmd.records.template import MAX_SHOWN, make_pieces
+from trio_cmd.server.visit import Peer, Visit
 from trio_cmd.settings import Logging
 
 NOW = 1795184038.123456
@@ -88,6 +92,73 @@ def test_a_name_that_is_not_ascii_is_not_joined() -> None:
     """Such a record is spelled by another encoder, which writes numbers in another way."""
     log = make_log(BytesSink(), {"client": "::1", "port": 1, "certificate": "b\u00fccher.example"})
     assert log.template() is None
+
+
+REASONS = ["exit", "closed", "idle", "stopping", "reset", "slow-reader", "crashed"]
+
+
+def make_visit(client: Mapping[str, Any], reason: str, tls: dict[str, str] | None, now: float) -> bytes:
+    """Let a visit begin and end; returns its records."""
+    sink = BytesSink()
+    log = make_log(sink, {**client, **(tls or {})}, 7, now)
+    visit = Visit(Peer(client["client"], client.get("port", 0)), make_log(sink, client, 7, now))
+    visit.reason, visit.tls, visit.began = (
+        reason,
+        tls,
+        time.monotonic() - 1e9,
+    )  # the fraction is not looked at
+    visit.requests, visit.bytes_in, visit.bytes_out = 2, 10, 1 << 40
+    visit.begin(log)
+    visit.end()
+    return re.sub(rb'"seconds":[^,]*', b'"seconds":0', sink.data)
+
+
+@given(
+    st.sampled_from(CLIENTS),
+    st.sampled_from(REASONS),
+    st.sampled_from([None, {"tls": "TLSv1.3"}, {"tls_error": "no certificate"}, {"certificate": '"a" %s'}]),
+    st.floats(0, 4e9),
+)
+def test_the_records_of_a_visit_are_those_of_the_ordinary_way(
+    client: Mapping[str, Any], reason: str, tls: dict[str, str] | None, now: float
+) -> None:
+    """Whoever reads the log cannot tell which connections were recorded in haste."""
+    hasty = make_visit(client, reason, tls, now)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EventLogger, "connection_template", lambda self: None)
+        assert make_visit(client, reason, tls, now) == hasty
+    assert hasty.count(b"\n") == 2
+
+
+@given(st.integers(0, 1 << 50), st.sampled_from(REASONS[:4]))
+@example(1, "exit")
+@example(10_000_000, "exit")
+def test_the_duration_of_a_visit_is_spelled_as_in_the_ordinary_way(micros: int, reason: str) -> None:
+    """A tool that adds up durations reads them all."""
+    seconds = round(micros / 1e6, 6)
+    template = make_log(BytesSink(), CLIENTS[0]).connection_template()
+    assert template is not None
+    ordinary = BytesSink()
+    counts = {"seconds": seconds, "requests": 1, "bytes_in": 2, "bytes_out": 3}
+    level, why = events.lost_event(reason)
+    make_log(ordinary, CLIENTS[0]).record(events.CLIENT_LOST, level, why=why, reason=reason, **counts)
+    assert template.lost(reason, seconds, 1, 2, 3) == ordinary.data
+
+
+def test_an_end_that_is_not_a_quiet_one_is_recorded_in_the_ordinary_way() -> None:
+    """Its level and its sentence are others."""
+    template = make_log(BytesSink(), CLIENTS[0]).connection_template()
+    assert template is not None
+    assert [template.lost(reason, 0.0, 0, 0, 0) is None for reason in REASONS] == [False] * 4 + [True] * 3
+
+
+@pytest.mark.parametrize("first", ["client", "certificate"])
+def test_fields_that_do_not_stand_together_are_not_joined(first: str) -> None:
+    """Whoever binds them in another order gets the same records, in a little more time."""
+    log = make_logger(BytesSink(), render_json)
+    names = {"client": "::1", "certificate": "a.lab"}
+    own = log.bind(**{first: names.pop(first)}).bind(**names, connection=1)
+    assert own.template() is None
 
 
 def test_another_form_is_not_joined() -> None:
