@@ -274,6 +274,19 @@ async def test_who_is_cut_before_it_was_let_in_was_never_there(monkeypatch: pyte
     assert not any(it.server._reception.results.values())
 
 
+async def test_a_client_of_the_unix_socket_is_known_by_its_user(nursery: trio.Nursery) -> None:
+    """The wrong tokens of one user of this host keep no other from showing theirs."""
+    it = Running(settings())
+    one, two = socket.socketpair()
+    with two:
+        nursery.start_soon(
+            it.server._reception.handle, trio.SocketStream(trio.socket.from_stdlib_socket(one))
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        (session,) = it.server._reception.sessions
+        assert session.site == ("unix", os.geteuid())
+
+
 async def test_a_visit_begins_when_it_is_let_in(
     monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:

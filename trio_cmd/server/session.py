@@ -309,7 +309,6 @@ class Session:
         if count:
             self.requests += count
             self._lines.skip(count)
-        if answers:
             self._replies.add(answers, count - closes)  # what closes has no answer
         if closes:
             self._end("exit")
