@@ -23,12 +23,10 @@ class Judgement(NamedTuple):
     Attributes:
         is_admissible: it may connect, if it shows the right certificate.
         surroundings: what it may ask as long as it shows nothing.
-        visitor: the client itself, as long as it shows nothing.
     """
 
     is_admissible: bool
     surroundings: Surroundings
-    visitor: Visitor
 
 
 class Acquaintances:
@@ -55,8 +53,7 @@ class Acquaintances:
         if judgement is None:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            visitor = Visitor(address)
-            surroundings = self._tables.of(self._access.held(visitor))
-            judgement = Judgement(self._access.is_admissible(address), surroundings, visitor)
+            surroundings = self._tables.of(self._access.held(Visitor(address)))
+            judgement = Judgement(self._access.is_admissible(address), surroundings)
             self._kept[host] = judgement
         return judgement

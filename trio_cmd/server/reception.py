@@ -149,9 +149,8 @@ class Reception:
         if self._needs_handshake(stream, address):
             return self._shake_hands(stream, address, visit)
         visit.begin(visit.log)
-        known = self._acquaintances.judge(visit.peer.host, address)
-        visitor = known.visitor if visit.peer.credentials is None else visit.peer.visitor()
-        return self._open_session(stream, visitor, visit.log, visit, known.surroundings).run()
+        known = self._acquaintances.judge(visit.peer.host, address).surroundings
+        return self._open_session(stream, visit.peer.visitor(), visit.log, visit, known).run()
 
     def _see_off(self, visit: Visit) -> None:
         """Give back what a client had, and record its end."""
