@@ -471,7 +471,7 @@ class Session:
                 self._stream.send_nowait(format_notice("crashed", self._form))
 
     def _part(self) -> None:
-        """Let go of everything, so that nothing is left for Python's garbage collector to find."""
+        """Let go of everything: without slow commands nothing is left for Python's garbage collector."""
         if self._jobs is not None:
             self._jobs.leave()
             self._jobs = None
