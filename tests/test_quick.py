@@ -117,6 +117,7 @@ def converse(pieces: Sequence[bytes], limits: Limits, grants: Sequence[Grant]) -
 @example([b"ping"] * 200, 4096, [], Limits())
 @example([b"now"] * 200, 4096, [], Limits())
 @example([b"help"] * 100, 4096, [], Limits(pending_bytes=4096))
+@example([b"now error"], 4096, [], Limits())
 @example([b"exit"], 4096, [], Limits())
 @example([b"ping", b"exit x", b"ping"], 4096, [], Limits(pending_replies=2))
 @example([b"format json", b"ping", b"exit"], 4096, [], Limits())
