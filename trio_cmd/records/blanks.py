@@ -33,11 +33,12 @@ _PLACE = "\x01"
 _BLANK = "\x02{}\x02"
 _LINE_ENDS = '\\u0001",'  # both sentences end with the line
 _FACTS = ',"reason":'
+_encode = msgspec.json.Encoder().encode
 
 
 def spell(value: object) -> str:
     """Write a value as JSON."""
-    return msgspec.json.encode(value).decode()
+    return _encode(value).decode()
 
 
 class Blanks(NamedTuple):
