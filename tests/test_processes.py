@@ -14,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from program import PATIENCE_SECONDS, count_descriptors, wait_for
 from trio_cmd.work import processes, strays
+from trio_cmd.work.pipes import Pipe
 from trio_cmd.work.processes import GroupReaper, become_subreaper, run_program
 
 SH = "/bin/sh"
@@ -258,6 +259,47 @@ async def test_taker_that_raises_ends_the_program(reaper: GroupReaper) -> None:
     await wait_for(lambda: is_gone(int(groups[0])))
 
 
+async def test_taker_that_raises_ends_also_a_program_that_ignores_sigterm(reaper: GroupReaper) -> None:
+    """Whoever has printed too much gets no more than the second that everybody has."""
+    groups: list[bytes] = []
+
+    def refuse(piece: bytes) -> None:
+        groups.append(piece)
+        raise Unwanted
+
+    began = trio.current_time()
+    with trio.fail_after(PATIENCE_SECONDS), pytest.raises(Unwanted):
+        await run_program([SH, "-c", "trap '' TERM; echo $$; exec sleep 30"], refuse, reaper)
+    assert trio.current_time() - began < 10 * processes.TERMINATE_SECONDS
+    assert len(groups) == 1
+    await wait_for(lambda: is_gone(int(groups[0])))
+
+
+async def test_taker_that_raises_at_the_end_is_heard(reaper: GroupReaper) -> None:
+    """A program that has ended before anybody read is refused as well."""
+
+    def refuse(piece: bytes) -> None:
+        raise Unwanted
+
+    with trio.fail_after(PATIENCE_SECONDS), pytest.raises(Unwanted):
+        await run_program(["/bin/echo"], refuse, reaper)
+
+
+async def test_no_signal_is_sent_after_the_end(reaper: GroupReaper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of a program that was waited for may be that of another by now."""
+    sent: list[signal.Signals] = []
+    monkeypatch.setattr(processes, "_signal_group", lambda group, number: sent.append(number))
+    monkeypatch.setattr(processes, "TERMINATE_SECONDS", 0.0)
+    process = await trio.lowlevel.open_process(["/bin/true"])
+    child = processes._Child(reaper, Pipe(Output().take), None)
+    await process.wait()
+    await child._refuse(process)
+    assert not sent
+    await child.end(process)
+    assert sent == [signal.SIGTERM]
+    child.close()
+
+
 async def test_grandchild_that_holds_the_output_does_not_hold_the_answer(reaper: GroupReaper) -> None:
     """The program has exited: half a second later the client has its answer."""
     output = Output()
@@ -408,6 +450,22 @@ async def test_reaper_rests_between_groups(reaper: GroupReaper) -> None:
         group = await start_orphan(reaper)
         await wait_for(lambda group=group: is_gone(group))  # type: ignore[misc]  # mypy infers no default
         await wait_for(lambda: not reaper._has_work.is_set())
+
+
+async def test_program_that_leaves_nobody_behind_costs_no_search(
+    reaper: GroupReaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where this process has no child at all nobody can be left; so most programs need no look around."""
+    await wait_for(lambda: not children())
+    monkeypatch.setattr(processes, "_is_empty", lambda group: pytest.fail("looked"))
+    assert await shell("exit 0", reaper) == 0
+    assert not reaper._has_work.is_set()
+
+
+def test_elsewhere_the_group_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every system can be asked for all children at once without reaping them."""
+    monkeypatch.delattr(os, "waitid")
+    assert not processes._is_childless()
 
 
 async def test_group_that_has_ended_by_itself_is_no_error(reaper: GroupReaper) -> None:

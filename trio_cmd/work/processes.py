@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import trio
 
+from trio_cmd.work.pipes import Pipe, Readers
 from trio_cmd.work.strays import Run, Strays
 
 __all__ = ["GroupReaper", "become_subreaper", "run_program"]
@@ -26,11 +28,9 @@ TERMINATE_SECONDS = 1.0
 # Under the half second that a client may have to wait for nothing.
 GRACE_SECONDS = 0.4
 _REAP_SECONDS = 0.02
-_PIECE_BYTES = 65_536
 _PR_SET_CHILD_SUBREAPER = 36
 # Of all programs, for ``trio.run_process``.
 _OPTIONS: Mapping[str, Any] = {
-    "stdout": subprocess.PIPE,
     "check": False,
     "env": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
     "cwd": "/",
@@ -45,6 +45,7 @@ class GroupReaper:
         self._groups: dict[int, float] = {}  # group -> when it is killed, on the monotonic clock
         self._strays = Strays()
         self._has_work = trio.Event()
+        self.readers = Readers()
 
     def begin(self) -> Run:
         """Say that a program is about to be started; ``end`` must follow."""
@@ -53,7 +54,7 @@ class GroupReaper:
     def end(self, run: Run) -> None:
         """Say that a program was waited for, or could not be started."""
         self._strays.end(run)
-        if run.leader is not None:
+        if run.leader is not None and not _is_childless():
             self.adopt(run.leader)
 
     def adopt(self, group: int) -> None:
@@ -99,22 +100,39 @@ class _Child:
 
     Args:
         reaper: sees to what the program leaves behind.
-        started: gets the process when it has started.
+        pipe: gets what the program prints; closed with it.
+        started: gets the number of the process when it has started.
     """
 
-    __slots__ = ("_process", "_reaper", "_run", "_started")
+    __slots__ = ("_pipe", "_reaper", "_run", "_started")
 
-    def __init__(self, reaper: GroupReaper, started: Callable[[trio.Process], None]) -> None:
+    def __init__(self, reaper: GroupReaper, pipe: Pipe, started: Callable[[int], None] | None) -> None:
+        self._pipe = pipe
         self._reaper = reaper
         self._started = started
         self._run = reaper.begin()
-        self._process: trio.Process | None = None
+
+    async def run(self, argv: Sequence[str | bytes], stdin: int, stderr: int) -> int:
+        """Run it to its end, and take all of its output; returns its exit status.
+
+        Cancel: see ``run_program``.
+        """
+        pipe = self._pipe
+        streams = {"stdin": stdin, "stdout": pipe.write_fd, "stderr": stderr}
+        how = {**_OPTIONS, **streams, "deliver_cancel": self.end, "task_status": self}
+        done = await trio.run_process(argv, **how)
+        await self._take_last()
+        if pipe.error is not None:
+            raise pipe.error
+        return int(done.returncode)
 
     def started(self, process: trio.Process) -> None:
         """Say which process it is."""
-        self._process = process
+        self._pipe.give()
         self._run.leader = process.pid
-        self._started(process)
+        self._reaper.readers.watch(self._pipe, partial(self._refuse, process))
+        if self._started is not None:
+            self._started(process.pid)
 
     async def end(self, process: trio.Process) -> None:
         """End its group: SIGTERM, after a second SIGKILL.
@@ -123,12 +141,25 @@ class _Child:
         """
         _signal_group(process.pid, signal.SIGTERM)
         await trio.sleep(TERMINATE_SECONDS)
-        _signal_group(process.pid, signal.SIGKILL)
+        if process.returncode is None:  # else the number may be another's by now
+            _signal_group(process.pid, signal.SIGKILL)
+
+    async def _refuse(self, process: trio.Process) -> None:
+        """End its group because its output is not wanted; see ``end``."""
+        if process.returncode is None:
+            await self.end(process)
+
+    async def _take_last(self) -> None:
+        """Take the rest of its output, at most a grace long: children may hold the pipe for ever."""
+        self._reaper.readers.forget(self._pipe)
+        if not self._pipe.read_last():
+            with trio.move_on_after(GRACE_SECONDS):
+                await self._pipe.wait_for_end()
 
     def close(self) -> None:
         """Say that it was waited for, or could not be started."""
-        if self._process is not None:
-            _output_of(self._process).close()
+        self._reaper.readers.forget(self._pipe)
+        self._pipe.close()
         self._reaper.end(self._run)
 
 
@@ -160,44 +191,13 @@ async def run_program(
 
     Cancel: the group gets SIGTERM, after a second SIGKILL, and the program has been waited for.
     """
-    reading = trio.CancelScope()
-
-    def begin(process: trio.Process) -> None:
-        nursery.start_soon(_read_output, _output_of(process), take, reading)
-        if started is not None:
-            started(process.pid)
-
-    child = _Child(reaper, begin)
-    how = {**_OPTIONS, "stdin": stdin, "stderr": stderr, "deliver_cancel": child.end, "task_status": child}
+    child = _Child(reaper, Pipe(take), started)
     try:
-        async with trio.open_nursery() as nursery:
-            done = await trio.run_process(argv, **how)
-            reading.deadline = trio.current_time() + GRACE_SECONDS
+        return await child.run(argv, stdin, stderr)
     except BaseExceptionGroup as errors:
         raise _only_one(errors) from None
-    else:
-        return int(done.returncode)
     finally:
         child.close()
-
-
-async def _read_output(
-    output: trio.lowlevel.FdStream, take: Callable[[bytes], None], reading: trio.CancelScope
-) -> None:
-    """Read until the end of output, or a grace after the exit: children may hold the pipe for ever."""
-    fd = output.fileno()
-    with reading:
-        while True:
-            await trio.lowlevel.wait_readable(fd)
-            piece = os.read(fd, _PIECE_BYTES)
-            if not piece:
-                return
-            take(piece)
-
-
-def _output_of(process: trio.Process) -> trio.lowlevel.FdStream:
-    assert isinstance(process.stdout, trio.lowlevel.FdStream)
-    return process.stdout
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
@@ -205,6 +205,20 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         pass  # it ended by itself, or runs as somebody else
+
+
+def _is_childless() -> bool:
+    """Tell whether this process has no child at all: then nobody is left of any program.
+
+    Of what programs have left behind, the eldest are children of this process, a subreaper.
+    """
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    except AttributeError:  # not every system has it
+        return False
+    return False
 
 
 def _is_empty(group: int) -> bool:
