@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_cmd.errors import Busy, DeadlinePassed, NotFound
+from trio_cmd.work import sharing
 from trio_cmd.work.limiter import FairLimiter, WaitingRoom
 from trio_cmd.work.sharing import YOUNG_SECONDS, Run, Sharing, SharingStatistics, SharingUnder
 
@@ -408,6 +409,50 @@ async def test_who_leaves_at_once_has_nothing_begun() -> None:
         bench.works[0].end()
         await wait_all_tasks_blocked()
         assert waiting.work is bench.works[0]
+
+
+async def test_who_joins_is_told_at_the_end_without_waiting() -> None:
+    """An asker needs no task; and when all have left, the run is cancelled as ever."""
+    async with benching() as bench:
+        told: list[Run] = []
+        stays, leaves, alone = Question(0), Question(0), Question(0)
+        question = sharing.Question("key", Work(bench, "key"))
+        run = bench.sharing.join(question, stays, told.append)
+        assert bench.sharing.join(question, leaves, told.append) is run
+        other = bench.sharing.join(sharing.Question("other", Work(bench, "other")), alone, told.append)
+        await wait_all_tasks_blocked()
+        bench.sharing.leave(run, leaves)
+        bench.sharing.leave(other, alone)
+        await wait_all_tasks_blocked()
+        ended = {work.key: work for work in bench.works}
+        assert (ended["key"].is_cancelled, ended["other"].is_cancelled) == (False, True)
+        ended["key"].end()
+        await wait_all_tasks_blocked()
+        assert told == [run]
+        assert (run.result(), run.served) == (ended["key"], 1)
+
+
+async def test_who_joins_and_leaves_at_once_has_nothing_begun() -> None:
+    """A client that asks and resets in one breath does not cost a child, with or without a task."""
+    async with benching() as bench:
+        asker = Question(0)
+        run = bench.sharing.join(sharing.Question("key", Work(bench, "key")), asker, print)
+        bench.sharing.leave(run, asker)
+        await wait_all_tasks_blocked()
+        assert not bench.works
+
+
+async def test_nobody_is_told_of_a_run_that_was_cancelled() -> None:
+    """When the server drops everything there is no answer to give."""
+    told: list[Run] = []
+    bench = Bench()
+    with trio.fail_after(BOUND_SECONDS):
+        async with bench.sharing.open_nursery():
+            question = sharing.Question("key", Work(bench, "key"))
+            bench.sharing.join(question, Question(0), told.append)
+            await wait_all_tasks_blocked()
+            bench.sharing._nursery.cancel_scope.cancel()
+    assert not told
 
 
 async def test_nobody_joins_a_run_that_was_abandoned_before_it_began() -> None:

@@ -7,7 +7,6 @@ setting for that.  At the end FILE holds how many children there were, and how m
 """
 
 import sys
-from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +15,7 @@ from trio_cmd.cli import main
 from trio_cmd.server import workshop
 from trio_cmd.work import logs
 from trio_cmd.work.processes import run_program
-from trio_cmd.work.sharing import Run, Sharer, Sharing
+from trio_cmd.work.sharing import Question, Run, Sharer, Sharing, Told
 
 
 class Children:
@@ -39,9 +38,9 @@ class Children:
 class Alone(Sharing):
     """Shares nothing: each question has a key of its own."""
 
-    async def run(self, key: Hashable, asker: Sharer, work: Callable[[Run], Awaitable[Any]]) -> Any:
-        """See ``Sharing.run``."""
-        return await super().run(object(), asker, work)
+    def join(self, question: Question, asker: Sharer, told: Told) -> Run:
+        """See ``Sharing.join``."""
+        return super().join(question._replace(key=object()), asker, told)
 
 
 KINDS = {"shared": Sharing, "alone": Alone}

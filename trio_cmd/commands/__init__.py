@@ -5,9 +5,9 @@ nor sessions.  It gives a ``Reply`` or raises what is in ``errors``.
 """
 
 from trio_cmd.commands import comphash, conversation, follow, lastlog, verify
-from trio_cmd.commands.table import Answer, Asker, Command, Identify, Identity, Surroundings, Work
+from trio_cmd.commands.table import Answer, Asker, Command, Identify, Identity, Share, Surroundings, Work
 
-__all__ = ["COMMANDS", "Answer", "Asker", "Command", "Identify", "Identity", "Surroundings", "Work"]
+__all__ = ["COMMANDS", "Answer", "Asker", "Command", "Identify", "Identity", "Share", "Surroundings", "Work"]
 
 _ROWS = (lastlog.COMMAND, follow.COMMAND, comphash.COMMAND, verify.COMMAND, *conversation.COMMANDS)
 COMMANDS = {row.name.encode(): row for row in _ROWS}

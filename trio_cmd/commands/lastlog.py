@@ -5,13 +5,13 @@ import re
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from trio_cmd.commands.table import Asker, Command, Surroundings
+from trio_cmd.commands.table import Command, Surroundings, work_shared
 from trio_cmd.errors import BadArguments, NotFound, ProgramFailed
 from trio_cmd.escape import quote
 from trio_cmd.settings import Log, Settings
 from trio_cmd.wire.messages import Reply
 from trio_cmd.work.logs import LogReader, NewestLines
-from trio_cmd.work.sharing import Begun, Run
+from trio_cmd.work.sharing import Begun, Question, Run
 
 __all__ = ["COMMAND", "DEFAULT_LOGS", "choose_logs", "first_there", "list_logs"]
 
@@ -31,26 +31,23 @@ _LINES_BEGIN = re.compile(rb"[0-9+-]")
 _LINES = re.compile(rb"0*([1-9][0-9]{0,4})")
 
 
-async def lastlog(argument: bytes, surroundings: Surroundings, asker: Asker) -> Reply:
-    """Show the newest lines of a log.
+def lastlog(argument: bytes, surroundings: Surroundings, client: Hashable) -> Question:
+    """Say what shows the newest lines of a log, or raises why it cannot be read.
 
     Raises:
         BadArguments: the number of lines is none from 1 to 10000, or there is more than a log's name.
         NotFound: there is no such log; the message lists those there are.
-        CommandFailed: why it cannot be read.
-
-    Cancel: the reading ends, unless others asked for the same.
     """
     lines, name = _parse(argument)
     logs = choose_logs(surroundings.settings, name)
 
     async def work(run: Run) -> Reply:
         def look(log: Log) -> Awaitable[NewestLines]:
-            return _read(surroundings.logs, log, lines, asker.client, run.begin)
+            return _read(surroundings.logs, log, lines, client, run.begin)
 
         return _reply(*await first_there(logs, look))
 
-    return await surroundings.sharing.run(("lastlog", tuple(logs), lines), asker, work)
+    return Question(("lastlog", tuple(logs), lines), work)
 
 
 async def first_there(logs: Mapping[str, Log], look: Callable[[Log], Awaitable[_T]]) -> tuple[str, _T]:
@@ -133,4 +130,11 @@ def list_logs(surroundings: Surroundings) -> Sequence[str]:
     return (f"the logs are: {', '.join(logs or DEFAULT_LOGS)}; {which}",)
 
 
-COMMAND = Command("lastlog", _USAGE, "show the newest lines of a log", work=lastlog, details=list_logs)
+COMMAND = Command(
+    "lastlog",
+    _USAGE,
+    "show the newest lines of a log",
+    work=work_shared(lastlog),
+    share=lastlog,
+    details=list_logs,
+)

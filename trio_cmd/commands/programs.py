@@ -3,15 +3,16 @@
 A program's lines can look like the server's own in text; in JSON they are strings of its result.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 from trio_cmd.arguments import ArgvTemplate
-from trio_cmd.commands.table import Asker, Command, Surroundings, Work
+from trio_cmd.commands.table import Command, Share, Surroundings, work_shared
 from trio_cmd.errors import OutputTooLong
 from trio_cmd.escape import escape
 from trio_cmd.settings import Program
 from trio_cmd.wire.messages import Reply
 from trio_cmd.work.programs import Programs, Run
+from trio_cmd.work.sharing import Question
 from trio_cmd.work.sharing import Run as SharedRun
 
 __all__ = ["program_rows"]
@@ -31,29 +32,27 @@ def program_rows(offered: Mapping[str, Program], programs: Programs) -> dict[byt
 
 def _row(name: str, program: Program, programs: Programs) -> Command:
     template = ArgvTemplate(name, program.argv, program.arguments)
-    work = _make_work(name, program, template, programs)
-    return Command(name, template.usage, escape(program.summary) or _NO_SUMMARY, work=work)
+    share = _make_share(name, program, template, programs)
+    summary = escape(program.summary) or _NO_SUMMARY
+    return Command(name, template.usage, summary, work=work_shared(share), share=share)
 
 
-def _make_work(name: str, program: Program, template: ArgvTemplate, programs: Programs) -> Work:
-    async def work(argument: bytes, surroundings: Surroundings, asker: Asker) -> Reply:
-        """Run the program.
+def _make_share(name: str, program: Program, template: ArgvTemplate, programs: Programs) -> Share:
+    def share(argument: bytes, _: Surroundings, client: Hashable) -> Question:
+        """Say what runs the program, or raises why it cannot be run.
 
         Raises:
             BadArguments: the argument does not fill the places of its argv.
-            CommandFailed: why it cannot be run.
-
-        Cancel: nobody of its group is left, unless others asked for the same.
         """
         argv = template.fill(argument)
         room = program.seconds, program.max_output_bytes
 
         async def run(shared: SharedRun) -> Reply:
-            return _reply(name, await programs.run(name, argv, *room, asker.client, shared.begin))
+            return _reply(name, await programs.run(name, argv, *room, client, shared.begin))
 
-        return await surroundings.sharing.run(("program", name, tuple(argv)), asker, run)
+        return Question(("program", name, tuple(argv)), run)
 
-    return work
+    return share
 
 
 def _reply(name: str, run: Run) -> Reply:

@@ -13,9 +13,20 @@ from trio_cmd.wire.messages import Reply
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.logs import LogReader
-from trio_cmd.work.sharing import Shares
+from trio_cmd.work.sharing import Question, Shares
 
-__all__ = ["Answer", "Asker", "AtOnce", "Command", "Identify", "Identity", "Surroundings", "Work"]
+__all__ = [
+    "Answer",
+    "Asker",
+    "AtOnce",
+    "Command",
+    "Identify",
+    "Identity",
+    "Share",
+    "Surroundings",
+    "Work",
+    "work_shared",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +109,18 @@ class Identity(Protocol):
 Answer = Callable[[bytes, Surroundings], Reply]
 AtOnce = Callable[[bytes, Surroundings], Reply | None]
 Identify = Callable[[bytes, Identity], Reply]
+Share = Callable[[bytes, Surroundings, Hashable], Question]
 Work = Callable[[bytes, Surroundings, Asker], Awaitable[Reply]]
+
+
+def work_shared(share: Share) -> Work:
+    """Make the work of a command whose answer is that of a shared run; see ``Command.share``."""
+
+    async def work(argument: bytes, surroundings: Surroundings, asker: Asker) -> Reply:
+        question = share(argument, surroundings, asker.client)
+        return await surroundings.sharing.run(question.key, asker, question.work)
+
+    return work
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +135,9 @@ class Command:
         work: for a slow command; gets also who asks.
         at_once: for a slow command that may be answered without waiting after all; called in the
             session before ``work``.  ``None``, and any error, means that ``work`` must do it.
+        share: for a slow command whose answer is that of a shared run; gets also whose turn the work
+            takes, and says what is asked.  Called in the session instead of ``work``, so it must never
+            wait.  Any error means that ``work`` must do it.
         identify: for a quick command that changes what its client may ask.
         counts: whether its answer tells what was recorded so far, its own line included.
         details: what the command's own help says besides: lines.
@@ -126,4 +151,5 @@ class Command:
     identify: Identify | None = None
     counts: bool = False
     at_once: AtOnce | None = None
+    share: Share | None = None
     details: Callable[[Surroundings], Sequence[str]] | None = None

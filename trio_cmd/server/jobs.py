@@ -9,15 +9,17 @@ from typing import Protocol
 
 import trio
 
-from trio_cmd.commands import Surroundings, Work
+from trio_cmd.commands import Command, Share, Surroundings
 from trio_cmd.errors import CommandFailed, NotAllowed, Stopping
 from trio_cmd.server.following import StreamedAnswer
-from trio_cmd.server.replies import ReplyQueue
+from trio_cmd.server.replies import ReplyQueue, Slot
 from trio_cmd.server.sending import Sender
 from trio_cmd.server.shared import Shared
+from trio_cmd.server.sharers import SharingCommand
 from trio_cmd.server.trail import Asked, Trail
-from trio_cmd.server.workers import Job, Workers
+from trio_cmd.server.workers import Job, Unfinished, Workers
 from trio_cmd.wire.messages import Reply, format_event
+from trio_cmd.work.sharing import Run
 
 __all__ = ["Jobs"]
 
@@ -89,26 +91,46 @@ class Jobs:
         self._nursery = nursery
         self._workers = Workers(shared.limits.running_per_client, replies, self._do)
 
-    def begin(self, work: Work, asked: Asked, surroundings: Surroundings, asked_after: int) -> None:
+    def begin(self, command: Command, asked: Asked, surroundings: Surroundings, asked_after: int) -> None:
         """Take the next place for an answer, and have it worked for.
 
         Args:
-            work: of the command.
+            command: its row.
             asked: the line.
             surroundings: in which it is worked for, whatever comes meanwhile.
             asked_after: so many lines of the client, its own included.
         """
         slot = self._replies.reserve()
         slot.asked_after = asked_after
-        self._workers.start(Job(asked, work, slot, surroundings, trio.CancelScope()), self._nursery)
+        if command.share is None or not self._share(command.share, asked, slot, surroundings):
+            assert command.work is not None
+            self._workers.start(
+                Job(asked, command.work, slot, surroundings, trio.CancelScope()), self._nursery
+            )
+
+    def _share(self, share: Share, asked: Asked, slot: Slot, surroundings: Surroundings) -> bool:
+        """Have a command wait for a shared run without a task, if it can begin at once; else do nothing.
+
+        What goes wrong is left to the ordinary way.
+        """
+        assert asked.request is not None
+        if not self._workers.has_turn():
+            return False
+        try:
+            self._shared.budget.check()
+            question = share(asked.request.argument, surroundings, self)
+        except Exception:
+            return False
+        self._workers.begin(SharingCommand(self, asked, slot, surroundings, question))
+        return True
 
     def renew(self, shared: Shared, may_go_on: Callable[[bytes], bool]) -> None:
         """Go on under other settings, without what may not be asked any more."""
         self._shared = shared
         self._workers.max_tasks = shared.limits.running_per_client
-        for job in self._workers.unfinished.values():
-            if not may_go_on(job.name):
-                job.scope.cancel()
+        for command in list(self._workers.unfinished.values()):
+            if not may_go_on(command.name):
+                command.dismiss()
 
     def look_again(self) -> None:
         """Say that answers have left, so that there may be room for more work."""
@@ -116,13 +138,15 @@ class Jobs:
 
     def refuse(self) -> None:
         """Answer all with ``stopping``; what still works is cancelled by the caller."""
-        for asked, job in self._workers.unfinished.items():
-            self._replies.finish(job.slot, self._trail.answered(asked, Reply(error=Stopping())))
+        for asked, command in self._workers.unfinished.items():
+            command.leave()
+            self._replies.finish(command.slot, self._trail.answered(asked, Reply(error=Stopping())))
         self._workers.unfinished.clear()
 
     def leave(self) -> None:
         """Record that the client left before these answers were ready."""
-        for asked in self._workers.unfinished:
+        for asked, command in self._workers.unfinished.items():
+            command.leave()
             self._trail.unanswered(asked)
 
     # Working
@@ -142,12 +166,17 @@ class Jobs:
             reply = Reply(block=waiting.block, is_begun=bool(waiting.block), error=NotAllowed(job.name))
         if self._workers.unfinished.pop(job.asked, None) is None:
             return  # it was answered as the server stopped
-        answer = self._trail.answered(job.asked, reply, job.slot.streamed_bytes, shared=waiting.is_shared)
-        self._replies.finish(job.slot, answer)
-        self._sender.flush(self._nursery)
-        self._session.changed()
+        self._give(job, reply, shared=waiting.is_shared)
         if reply.error is not None and not job.scope.cancel_called:
             self._session.count(reply.error)
+
+    def _give(self, command: Unfinished, reply: Reply, *, shared: bool | None) -> None:
+        """Put an answer in its place, from where it leaves in its turn."""
+        slot = command.slot
+        answer = self._trail.answered(command.asked, reply, slot.streamed_bytes, shared=shared)
+        self._replies.finish(slot, answer)
+        self._sender.flush(self._nursery)
+        self._session.changed()
 
     async def _work(self, job: Job, waiting: Waiting) -> Reply:
         assert job.asked.request is not None
@@ -156,13 +185,43 @@ class Jobs:
             self._shared.budget.check()  # when its turn has come: it may have waited long
             return await job.work(job.asked.request.argument, job.surroundings, waiting)
         except CommandFailed as error:
-            # What fails at once costs next to nothing to ask for, and hundreds of tasks that do
-            # so side by side would make one pass of the event loop last as long as all of them.
-            async with self._shared.failing:
-                await trio.lowlevel.checkpoint()
+            await self._take_turn_to_fail()
             return Reply(error=error)
 
-    def show_progress(self, job: Job, done: int, total: int) -> None:
+    # Sharing: see ``sharers``
+
+    def end(self, command: SharingCommand, run: Run) -> None:
+        """Answer a command at the end of its run; who is being cancelled gets no answer."""
+        if self._nursery.cancel_scope.cancel_called:
+            return
+        try:
+            if run.error is None:
+                self.answer(command, run.value)
+            else:
+                self._nursery.start_soon(self._fail, command, run.error.with_traceback(run.traceback))
+        except Exception as error:  # it shall cost this connection, not the run, which may have others
+            self._nursery.start_soon(_raise, error)
+
+    def answer(self, command: SharingCommand, reply: Reply) -> None:
+        """Put the answer of a command in its place, if it has none."""
+        if self._workers.end(command, self._nursery):
+            self._give(command, reply, shared=command.is_shared)
+            if reply.error is not None and not isinstance(reply.error, NotAllowed):
+                self._session.count(reply.error)
+
+    async def _fail(self, command: SharingCommand, error: Exception) -> None:
+        await self._take_turn_to_fail()
+        if not isinstance(error, CommandFailed):
+            error = self._trail.fault(error, command.asked.request)
+        self.answer(command, Reply(error=error))
+
+    async def _take_turn_to_fail(self) -> None:
+        # What fails at once costs next to nothing to ask for, and hundreds of tasks that do so side
+        # by side would make one pass of the event loop last as long as all of them.
+        async with self._shared.failing:
+            await trio.lowlevel.checkpoint()
+
+    def show_progress(self, job: Unfinished, done: int, total: int) -> None:
         """Say how far a job is, to a client that reads JSON and waits for nothing before it."""
         if job.asked.form == "json" and self.is_next(job):
             values = {"done": done, "total": total}
@@ -175,7 +234,7 @@ class Jobs:
         """Where the client is; see ``Visitor.key``."""
         return self._session.site
 
-    def is_next(self, job: Job) -> bool:
+    def is_next(self, job: Unfinished) -> bool:
         """Whether a job's answer is the next to leave."""
         return self._replies.is_next(job.slot)
 
@@ -187,7 +246,7 @@ class Jobs:
         """Whether what is streamed should end: by a line behind the job's, or with the conversation."""
         return self._session.is_over(job.slot.asked_after)
 
-    def stream(self, job: Job, data: bytes) -> None:
+    def stream(self, job: Unfinished, data: bytes) -> None:
         """Send what comes before a job's answer, which is the next to leave."""
         self._replies.stream(job.slot, data)
         self._sender.flush(self._nursery)
@@ -198,3 +257,7 @@ class Jobs:
         Cancel: nothing is left behind.
         """
         await self._session.wait_for_change()
+
+
+async def _raise(error: Exception) -> None:
+    raise error

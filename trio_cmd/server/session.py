@@ -14,7 +14,7 @@ from collections.abc import Hashable
 
 import trio
 
-from trio_cmd.commands import Command, Work
+from trio_cmd.commands import Command
 from trio_cmd.errors import (
     BadEncoding,
     ClientFault,
@@ -333,7 +333,7 @@ class Session:
             return
         asked = self._note(request, show_line(line))
         if command is not None and command.work is not None:
-            self._work(command, command.work, asked)
+            self._work(command, asked)
         else:
             self._answer(asked, self._ask(command, request))
 
@@ -398,22 +398,22 @@ class Session:
             elif self._errors >= MAX_ERRORS:
                 self._end("too-many-errors")
 
-    def _work(self, command: Command, work: Work, asked: Asked) -> None:
+    def _work(self, command: Command, asked: Asked) -> None:
         """Answer a slow command at once when that takes no waiting; else begin to work for its answer."""
         surroundings, budget = self._identity.surroundings, self._shared.budget
         reply = None
         if not self._quick.has_tried:
             reply = answer_at_once(command, asked, surroundings, budget, self._trail)
         if reply is None:
-            self._begin_work(work, asked)
+            self._begin_work(command, asked)
             return
         self._quick.at_once += 1
         self._give(self._trail.answered(asked, reply, shared=False), reply)
 
-    def _begin_work(self, work: Work, asked: Asked) -> None:
+    def _begin_work(self, command: Command, asked: Asked) -> None:
         if self._jobs is None:
             self._jobs = Jobs(self, self._shared, self._replies, self._sender, self._trail, self._nursery)
-        self._jobs.begin(work, asked, self._identity.surroundings, self._lines.taken)
+        self._jobs.begin(command, asked, self._identity.surroundings, self._lines.taken)
 
     # Ending
 

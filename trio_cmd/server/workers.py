@@ -6,7 +6,7 @@ in one packet are four tasks.
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -14,7 +14,29 @@ from trio_cmd.commands import Surroundings, Work
 from trio_cmd.server.replies import ReplyQueue, Slot
 from trio_cmd.server.trail import Asked
 
-__all__ = ["Job", "Workers"]
+__all__ = ["Job", "Unfinished", "Workers"]
+
+
+class Unfinished(Protocol):
+    """A slow command whose answer is not there yet: a ``Job``, or one that shares a run."""
+
+    @property
+    def asked(self) -> Asked:
+        """What was asked."""
+
+    @property
+    def slot(self) -> Slot:
+        """Where the answer goes."""
+
+    @property
+    def name(self) -> bytes:
+        """The name of the command."""
+
+    def dismiss(self) -> None:
+        """Have it answered that it may not be asked any more."""
+
+    def leave(self) -> None:
+        """Say that nobody waits for the answer any more."""
 
 
 class Job(NamedTuple):
@@ -37,6 +59,13 @@ class Job(NamedTuple):
         assert self.asked.request is not None, "what cannot be read is not worked for"
         return self.asked.request.name
 
+    def dismiss(self) -> None:
+        """See ``Unfinished``."""
+        self.scope.cancel()
+
+    def leave(self) -> None:
+        """See ``Unfinished``: whoever leaves cancels the tasks."""
+
 
 class Workers:
     """Runs one client's jobs.
@@ -56,7 +85,7 @@ class Workers:
         self._tasks = 0
         self._jobs: deque[Job] = deque()
         self._room: trio.Event | None = None
-        self.unfinished: dict[Asked, Job] = {}  # in the order asked
+        self.unfinished: dict[Asked, Unfinished] = {}  # in the order asked
 
     def start(self, job: Job, nursery: trio.Nursery) -> None:
         """Have a job done."""
@@ -65,6 +94,25 @@ class Workers:
         if self._tasks < self.max_tasks:
             self._tasks += 1
             nursery.start_soon(self._work)
+
+    def has_turn(self) -> bool:
+        """Whether another command may begin at once, without a task."""
+        return self._tasks < self.max_tasks and not self._jobs and self._replies.has_room_for_work()
+
+    def begin(self, command: Unfinished) -> None:
+        """Say that a command has begun that is no job; ``end`` must follow."""
+        self.unfinished[command.asked] = command
+        self._tasks += 1
+
+    def end(self, command: Unfinished, nursery: trio.Nursery) -> bool:
+        """Give its turn to a job that waits; returns whether it was still unfinished."""
+        if self.unfinished.pop(command.asked, None) is None:
+            return False
+        self._tasks -= 1
+        if self._jobs and self._tasks < self.max_tasks:
+            self._tasks += 1
+            nursery.start_soon(self._work)
+        return True
 
     def look_again(self) -> None:
         """Say that answers have left, so that there may be room for more work."""

@@ -10,7 +10,7 @@ Nothing here knows what is asked; a key holds all that decides the answer.
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import trio
 
@@ -19,7 +19,17 @@ from trio_cmd.errors import CommandFailed
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Begun", "Run", "Sharer", "Shares", "Sharing", "SharingStatistics", "SharingUnder"]
+__all__ = [
+    "Begun",
+    "Question",
+    "Run",
+    "Sharer",
+    "Shares",
+    "Sharing",
+    "SharingStatistics",
+    "SharingUnder",
+    "Told",
+]
 
 # So long a run keeps the next one of its key waiting.  Who asks is then hardly slower, and a run
 # that hangs keeps nobody from another.
@@ -53,8 +63,30 @@ class Sharer(Protocol):
         """Say how far the work is."""
 
 
+class Question(NamedTuple):
+    """What is asked.
+
+    Attributes:
+        key: all that decides the answer.
+        work: finds it; must call ``Run.begin`` before it looks at anything.
+    """
+
+    key: Hashable
+    work: "Callable[[Run], Awaitable[Any]]"
+
+
+Told = Callable[["Run"], object]
+"""Called at the end of a run, in the task that did the work: must neither wait nor raise."""
+
+
 class Shares(Protocol):
     """What lets askers of the same share one run."""
+
+    def join(self, question: Question, asker: Sharer, told: Told) -> "Run":
+        """See ``Sharing.join``."""
+
+    def leave(self, run: "Run", asker: Sharer) -> None:
+        """See ``Sharing.leave``."""
 
     async def run(self, key: Hashable, asker: Sharer, work: "Callable[[Run], Awaitable[_T]]") -> _T:
         """See ``Sharing.run``."""
@@ -74,6 +106,7 @@ class Run:
         "began",
         "ended",
         "error",
+        "is_answered",
         "key",
         "scope",
         "served",
@@ -84,11 +117,12 @@ class Run:
     def __init__(self, key: Hashable, begun: Callable[["Run"], None]) -> None:
         self.key = key
         self._begun = begun
-        self.askers: list[Sharer] = []
+        self.askers: dict[Sharer, Told] = {}
         self.scope = trio.CancelScope()
         self.began: float | None = None  # on Trio's clock
         self.ended = trio.Event()
         self.served = 0  # askers that were there at the end
+        self.is_answered = False  # else it was cancelled
         self.value: Any = None
         self.error: Exception | None = None
         self.traceback: TracebackType | None = None
@@ -158,17 +192,33 @@ class Sharing:
 
         Cancel: the other askers get their answer; without others the run is cancelled.
         """
-        run = self._next.get(key) or self._make(key, work)
-        run.askers.append(asker)
+        await trio.lowlevel.checkpoint_if_cancelled()  # who has already left has nothing begun
+        run = self.join(Question(key, work), asker, lambda _: None)
         try:
             await run.ended.wait()
         finally:
-            run.askers.remove(asker)
-            if not run.askers:
-                self._abandon(run)
+            self.leave(run, asker)
         asker.is_shared = run.served > 1
         value: _T = run.result()
         return value
+
+    def join(self, question: Question, asker: Sharer, told: Told) -> Run:
+        """Ask for a run that begins after this call, one that waits already or a new one; never waits.
+
+        Args:
+            question: who asks with an equal key asks the same.
+            asker: who asks; is told the progress, and must leave when it does not want the answer any more.
+            told: called when there is an answer.
+        """
+        run = self._next.get(question.key) or self._make(*question)
+        run.askers[asker] = told
+        return run
+
+    def leave(self, run: Run, asker: Sharer) -> None:
+        """Say that an asker is gone, or has its answer; a run without askers is cancelled."""
+        del run.askers[asker]
+        if not run.askers:
+            self._abandon(run)
 
     def statistics(self) -> SharingStatistics:
         """Count what runs, what waits, and for how many."""
@@ -192,6 +242,7 @@ class Sharing:
                 await self._wait_for_turn(run.key)
                 run.value = await work(run)
                 assert run.began is not None, "whoever joined after the work began has an old answer"
+                run.is_answered = True
         except* Exception as errors:  # a fault in a run costs its askers an answer, not the server
             self._fail(run, errors.exceptions[0] if len(errors.exceptions) == 1 else errors)
         finally:
@@ -202,7 +253,7 @@ class Sharing:
 
         Cancel: nothing is left behind.
         """
-        await trio.lowlevel.checkpoint()  # who has already left shall not have anything begun
+        await trio.lowlevel.checkpoint_if_cancelled()  # all who asked may have left already
         latest = self._latest.get(key)
         if latest is not None and latest.began is not None:
             with trio.move_on_at(latest.began + YOUNG_SECONDS):
@@ -224,6 +275,7 @@ class Sharing:
 
     def _fail(self, run: Run, error: Exception) -> None:
         run.error, run.traceback = error, error.__traceback__
+        run.is_answered = True
         if not run.askers and not isinstance(error, CommandFailed):
             self._report(error)
 
@@ -234,6 +286,9 @@ class Sharing:
             del self._latest[run.key]
         run.served = len(run.askers)
         run.ended.set()
+        if run.is_answered:
+            for told in list(run.askers.values()):
+                told(run)
 
 
 class SharingUnder:
@@ -247,6 +302,14 @@ class SharingUnder:
     def __init__(self, sharing: Sharing, epoch: int) -> None:
         self._sharing = sharing
         self._epoch = epoch
+
+    def join(self, question: Question, asker: Sharer, told: Told) -> Run:
+        """See ``Sharing.join``."""
+        return self._sharing.join(Question((self._epoch, question.key), question.work), asker, told)
+
+    def leave(self, run: Run, asker: Sharer) -> None:
+        """See ``Sharing.leave``."""
+        self._sharing.leave(run, asker)
 
     async def run(self, key: Hashable, asker: Sharer, work: Callable[[Run], Awaitable[_T]]) -> _T:
         """See ``Sharing.run``."""
