@@ -6,8 +6,8 @@ goes before another's second, and only so much may wait at all.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Callable, Hashable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 
 import trio
@@ -70,8 +70,7 @@ class FairLimiter:
         # One queue per client, and the clients in the order of their turns.
         self._queues: OrderedDict[Hashable, deque[trio.Event]] = OrderedDict()
 
-    @asynccontextmanager
-    async def place(self, client: Hashable) -> AsyncIterator[None]:
+    def place(self, client: Hashable) -> AbstractAsyncContextManager[None]:
         """Hold a place, after waiting for it if need be.
 
         Args:
@@ -82,11 +81,7 @@ class FairLimiter:
 
         Cancel: the place, or the place in the queue, is given back.
         """
-        await self._acquire(client)
-        try:
-            yield
-        finally:
-            self._release()
+        return _Place(self, client)
 
     def resize(self, places: int) -> None:
         """Have another number of places; what runs where there is none any more runs on."""
@@ -98,7 +93,8 @@ class FairLimiter:
         """Count what runs and what waits."""
         return LimiterStatistics(self.places - self._free, sum(map(len, self._queues.values())))
 
-    async def _acquire(self, client: Hashable) -> None:
+    async def acquire(self, client: Hashable) -> None:
+        """Wait for a place; see ``place``."""
         if self._free > 0:
             self._free -= 1
             return
@@ -109,14 +105,15 @@ class FairLimiter:
             await turn.wait()
         except trio.Cancelled:
             if turn.is_set():  # cancelled in the moment the place was handed over
-                self._release()
+                self.release()
             else:
                 self._forget(client, turn)
             raise
         finally:
             self._waiting_room.leave()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Give a place back."""
         self._free += 1
         self._hand_over()
 
@@ -134,3 +131,19 @@ class FairLimiter:
         queue.remove(turn)
         if not queue:
             del self._queues[client]
+
+
+class _Place:
+    """See ``FairLimiter.place``: a class, because a generator costs three times as much."""
+
+    __slots__ = ("_client", "_limiter")
+
+    def __init__(self, limiter: FairLimiter, client: Hashable) -> None:
+        self._limiter = limiter
+        self._client = client
+
+    async def __aenter__(self) -> None:
+        await self._limiter.acquire(self._client)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limiter.release()

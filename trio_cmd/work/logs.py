@@ -8,10 +8,9 @@ import os
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import trio
 
@@ -90,11 +89,14 @@ class LogReader:
         async with self._places.place(client):
             begun()
             with self._limit("lastlog", SECONDS):
-                async with self._opened(path) as opened:
-                    output = Newest(MAX_OUTPUT_BYTES)
+                output, opened = Newest(MAX_OUTPUT_BYTES), deque[int]()
+                try:
+                    await self._open(opened, path)
                     exit_status = await self._run("tail", ["-n", str(lines)], output, stdin=opened[0])
                     if output.end:
                         output.add(await self._threads.run(path, partial(_read_rest, opened, output.end)))
+                finally:
+                    _close_all(opened)
                 return await _newest_lines("tail", output, exit_status)
 
     async def newest_of_journal(
@@ -126,21 +128,15 @@ class LogReader:
         """
         await self._threads.run(path, look)
 
-    @asynccontextmanager
-    async def _opened(self, path: bytes) -> AsyncIterator[deque[int]]:
-        """Open a log and close it afterwards; yields the box with its descriptor.
+    async def _open(self, opened: deque[int], path: bytes) -> None:
+        """Open a log and put its descriptor into a box, which the caller empties.
 
         Whoever takes the descriptor out of the box closes it, or puts it back.
 
         Cancel: if the thread still waits for its disk, it closes the file itself when it has it.
         """
-        opened: deque[int] = deque()
-        try:
-            if not self._open_at_once(opened, path):
-                await self.run_in_thread(path, lambda: self._open_in_thread(opened, path))
-            yield opened
-        finally:
-            _close_all(opened)
+        if not self._open_at_once(opened, path):
+            await self.run_in_thread(path, lambda: self._open_in_thread(opened, path))
 
     def _open_at_once(self, opened: deque[int], path: bytes) -> bool:
         """Open a log that is no link, if nothing has to be waited for; returns whether it is open."""
@@ -175,12 +171,20 @@ def find_program(name: str) -> str:
         Unavailable: there is no such program, ``tail``.
         NotFound: there is no such program, and so no journal.
     """
-    program = shutil.which(name, path=_DIRECTORIES)
+    program = _where(name, _DIRECTORIES)
+    if program is None or not os.access(program, os.X_OK):  # it came or went
+        _where.cache_clear()
+        program = _where(name, _DIRECTORIES)
     if program is not None:
         return program
     if name == "tail":
         raise Unavailable("there is no tail on this host; install coreutils")
     raise NotFound(f"there is no {name} on this host; name a log file instead")
+
+
+@lru_cache(maxsize=8)
+def _where(name: str, directories: str) -> str | None:
+    return shutil.which(name, path=directories)
 
 
 def open_log(path: bytes) -> int:

@@ -83,7 +83,8 @@ async def _escape_in_pieces(data: bytes) -> list[str]:
             # A last one that is not complete goes on in the next piece.
             begun = [] if data[end - 1] == _LINE_FEED or end == len(data) else [lines.pop()]
         start = end
-        await trio.lowlevel.checkpoint()
+        if start < len(data):
+            await trio.lowlevel.checkpoint()
     return lines
 
 
