@@ -189,7 +189,7 @@ async def test_a_run_that_ends_as_its_client_is_lost_answers_nobody(autojump_clo
         async with conversing(more_commands=shared.rows) as c:
             await c.say(b"share %s\n" % word)
             shared.gate.set()
-            c.session._lose()
+            c.session.lose()
             assert await c.heard_all() == b""
             assert [r["outcome"] for r in c.sink.actions("command-completed")] == ["gone"]
             assert c.sharing.statistics() == IDLE
