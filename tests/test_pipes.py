@@ -1,5 +1,6 @@
 """The way of a program's output: who reads it when, and that nothing else is ever read."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -42,6 +43,39 @@ async def test_what_waits_for_the_end_of_a_program_is_read_then() -> None:
     pipe.give()
     assert pipe.read_last()
     assert output.data == bytes(65_536)
+    pipe.close()
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="only on Linux a pipe can be widened")
+async def test_pipe_holds_all_that_is_kept_of_most_programs() -> None:
+    """The newest thousand lines of a log come as fast as the newest ten: nobody waits for a reader."""
+    output = Output()
+    pipe = Pipe(output.take)
+    os.set_blocking(pipe.write_fd, False)
+    assert os.write(pipe.write_fd, bytes(1 << 20)) == 1 << 20
+    pipe.give()
+    assert pipe.read_last()
+    assert len(output.data) == 1 << 20
+    pipe.close()
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_pipe_that_cannot_be_widened_does_as_well(
+    monkeypatch: pytest.MonkeyPatch, *, is_known: bool
+) -> None:
+    """A user with very many pipes, and other systems, get the usual one."""
+
+    def refuse(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(fcntl, "F_SETPIPE_SZ", 1031 if is_known else None, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    output = Output()
+    pipe = Pipe(output.take)
+    os.write(pipe.write_fd, b"all")
+    pipe.give()
+    assert pipe.read_last()
+    assert output.data == b"all"
     pipe.close()
 
 

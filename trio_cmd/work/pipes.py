@@ -5,6 +5,8 @@ and nobody needs to watch it.  A task that reads, with what holds it, is a tenth
 program costs.  So only a program that runs for longer gets one, before it has to wait for long.
 """
 
+import contextlib
+import fcntl
 import os
 from collections.abc import Awaitable, Callable
 
@@ -15,8 +17,11 @@ __all__ = ["LATE_SECONDS", "Pipe", "Readers"]
 # A program that runs for longer than this, at most twice as long, has its output read as it comes.
 LATE_SECONDS = 0.02
 _PIECE_BYTES = 65_536
+# As much as is kept of most programs, and as anybody may have on Linux: who prints so much, and is
+# quick, never waits for a reader.
+_PIPE_BYTES = 1 << 20
 # What is left when a program has ended is as much as a pipe holds, and then its end.
-_LAST_PIECES = 4
+_LAST_PIECES = _PIPE_BYTES // _PIECE_BYTES + 2
 
 
 Refuse = Callable[[], Awaitable[None]]
@@ -40,6 +45,7 @@ class Pipe:
         self._take = take
         self._read_fd, self.write_fd = os.pipe()
         os.set_blocking(self._read_fd, False)
+        _widen(self.write_fd)
         self._reading: trio.CancelScope | None = None  # of the task that reads
         self._was_read = trio.Event()
         self.error: Exception | None = None
@@ -142,3 +148,11 @@ class Readers:
                 known = set(self._pipes)
                 await trio.sleep(LATE_SECONDS)
             self._is_watching = False
+
+
+def _widen(fd: int) -> None:
+    """Let a pipe hold much, where that is possible: of a user with very many pipes it holds little."""
+    option = getattr(fcntl, "F_SETPIPE_SZ", None)  # of Linux
+    if option is not None:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, option, _PIPE_BYTES)
