@@ -112,6 +112,27 @@ def test_what_is_no_record_is_found() -> None:
     assert len(checker.faults) == 4
 
 
+@pytest.mark.parametrize(
+    ("client", "lost", "admitted"),
+    [
+        ("127.0.0.1", {"tls": "TLSv1.3"}, 1),
+        ("127.0.0.1", {"tls_error": "the client has left"}, 0),
+        ("127.0.0.1", {}, 0),
+        ("unix", {}, 1),
+        ("unknown", {}, 0),
+    ],
+)
+def test_with_tls_nobody_is_admitted_without_a_handshake(
+    client: str, lost: dict[str, Any], admitted: int
+) -> None:
+    """Who dies in the handshake has met nobody."""
+    checker = RecordChecker(is_secured=True)
+    records = [record("client-connected"), record("client-lost", requests=0, reason="reset", **lost)]
+    for one in records:
+        checker.feed(json.dumps({**one, "client": client}).encode())
+    assert checker.admitted == admitted
+
+
 def test_an_internal_error_is_found() -> None:
     """Our own faults are no outcome to be content with."""
     records = visit()

@@ -24,6 +24,9 @@ class _Visit:
 class RecordChecker:
     """Checks that every event has its record, once.
 
+    Args:
+        is_secured: whether the port speaks TLS: who has not finished a handshake is not admitted.
+
     Attributes:
         faults: what is wrong, one line each.
         lines: how many lines there were.
@@ -39,7 +42,8 @@ class RecordChecker:
         asked_status: arguments of ``status`` -> the number of the line that recorded it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_secured: bool = False) -> None:
+        self._is_secured = is_secured
         self.faults: list[str] = []
         self.lines = 0
         self.actions: Counter[str] = Counter()
@@ -151,12 +155,16 @@ class RecordChecker:
             self._fault(f"connection {number} had {record['requests']} requests, not {sorted(beyond)}")
         self.unrecorded += record["requests"] - len(visit.received - beyond)
         self.reasons[record["reason"]] += 1
-        # Of a client that was gone when it was looked at nothing is known; in a handshake none is admitted.
-        has_met = record["client"] != "unknown" and record["reason"] != "tls-failed"
-        self.admitted += has_met and not visit.is_refused
+        self.admitted += self._has_met(record) and not visit.is_refused
         del self._visits[number]
         self._ended.extend(bytes(max(0, number + 1 - len(self._ended))))
         self._ended[number] = 1
+
+    def _has_met(self, record: Record) -> bool:
+        """Tell whether a client that was not refused became a conversation."""
+        if record["client"] == "unknown":
+            return False  # it was gone when it was looked at
+        return not self._is_secured or record["client"] == "unix" or "tls" in record
 
     def _check_events_summed(self, record: Record) -> None:
         self.summed[record["of"]] += record["count"]

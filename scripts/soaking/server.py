@@ -38,7 +38,7 @@ class Server:
         self._folder = place.folder
         self._log = place.folder / "record"
         self._errors = place.folder / "errors"
-        self.checker = RecordChecker()
+        self.checker = RecordChecker(is_secured=place.is_secured)
         self.samples: list[Sample] = []
         self.rotations = 0
         command = [sys.executable, "-P", "-m", "trio_cmd", "--port", "0", "--log-format", "json"]
