@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -289,10 +289,15 @@ async def test_for_a_slow_reader_the_server_leaves_out_lines_and_says_how_many(
     assert numbers == sorted(numbers)
 
 
-def ask_to_follow(program: Program) -> subprocess.Popen[bytes]:
-    """Start the program that people use, from its command line."""
+@contextmanager
+def ask_to_follow(program: Program) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the program that people use, from its command line; it ends with the block at the latest."""
     command = [sys.executable, "-m", "trio_cmd", "ask", f"127.0.0.1:{program.port}", "--", "follow"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asking:
+        try:
+            yield asking
+        finally:
+            asking.kill()
 
 
 async def test_ctrl_c_ends_it_in_order(start: StartProgram, logs: list[Path]) -> None:
