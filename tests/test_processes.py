@@ -13,7 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from program import PATIENCE_SECONDS, count_descriptors, wait_for
-from trio_cmd.work import processes, strays
+from trio_cmd.work import pipes, processes, strays
 from trio_cmd.work.pipes import Pipe
 from trio_cmd.work.processes import GroupReaper, become_subreaper, run_program
 
@@ -226,6 +226,21 @@ async def test_cancelled_program_that_ignores_sigterm_is_killed(reaper: GroupRea
     await wait_for(lambda: is_gone(int(group)))
 
 
+async def test_cancelled_program_has_what_it_printed_taken_though_nobody_read(
+    reaper: GroupReaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy server comes late to read; what a program printed before its deadline is shown all the same."""
+    monkeypatch.setattr(pipes, "LATE_SECONDS", PATIENCE_SECONDS)
+    mark, output = tmp_path / "printed", Output()
+    script = f"echo all; echo > {mark}; exec sleep 30"
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_program, [SH, "-c", script], output.take, reaper)
+            await wait_for(mark.exists)
+            nursery.cancel_scope.cancel()
+    assert output.data == b"all\n"
+
+
 async def test_cancelled_program_takes_its_children_with_it(reaper: GroupReaper) -> None:
     """``sh -c 'sleep 30 & sleep 30'`` left orphans behind the plain server."""
     (group,) = await cancel_after_lines("sleep 30 & echo $$; sleep 30", reaper, 1)
@@ -283,6 +298,17 @@ async def test_taker_that_raises_at_the_end_is_heard(reaper: GroupReaper) -> Non
 
     with trio.fail_after(PATIENCE_SECONDS), pytest.raises(Unwanted):
         await run_program(["/bin/echo"], refuse, reaper)
+
+
+async def test_taker_that_raised_is_heard_also_when_the_time_is_over(reaper: GroupReaper) -> None:
+    """Output that was cut is said to be cut, although the program dies slowly and its deadline comes."""
+
+    def refuse(piece: bytes) -> None:
+        scope.cancel()
+        raise Unwanted
+
+    with trio.fail_after(PATIENCE_SECONDS), pytest.raises(Unwanted), trio.CancelScope() as scope:
+        await run_program([SH, "-c", "trap '' TERM; echo; exec sleep 30"], refuse, reaper)
 
 
 async def test_no_signal_is_sent_after_the_end(reaper: GroupReaper, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,8 +120,13 @@ class _Child:
         pipe = self._pipe
         streams = {"stdin": stdin, "stdout": pipe.write_fd, "stderr": stderr}
         how = {**_OPTIONS, **streams, "deliver_cancel": self.end, "task_status": self}
-        done = await trio.run_process(argv, **how)
-        await self._take_last()
+        try:
+            done = await trio.run_process(argv, **how)
+            await self._take_last()
+        except* trio.Cancelled:
+            pipe.read_last()  # it was too young for a reader, perhaps
+            if pipe.error is None:
+                raise
         if pipe.error is not None:
             raise pipe.error
         return int(done.returncode)
