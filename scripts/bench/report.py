@@ -20,12 +20,7 @@ NOT_MEASURED = "Not measured."
 
 def write(findings: Findings, folder: Path, seconds: float) -> None:
     """Write the page and its pictures into a folder."""
-    pictures = folder / "benchmarks"
-    pictures.mkdir(parents=True, exist_ok=True)
-    for old in pictures.glob("*.svg"):
-        old.unlink()
-    for name, picture in draw_all(findings):
-        (pictures / f"{name}.svg").write_text(picture)
+    # First of all the commit: what is written here would make it a changed one.
     text = string.Template(PAGE.read_text()).substitute(
         machine=describe_machine(seconds),
         targets=describe_targets(list(findings.targets())),
@@ -33,6 +28,12 @@ def write(findings: Findings, folder: Path, seconds: float) -> None:
         workloads="\n\n".join(describe_workload(result) for result in findings.results) or NOT_MEASURED,
         **describe_rest(findings),
     )
+    pictures = folder / "benchmarks"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for old in pictures.glob("*.svg"):
+        old.unlink()
+    for name, picture in draw_all(findings):
+        (pictures / f"{name}.svg").write_text(picture)
     (folder / "benchmarks.md").write_text(text)
 
 
