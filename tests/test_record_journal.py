@@ -5,11 +5,12 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 from test_stalled_log import can_connect
 
-from program import free_port, wait_until
+from program import PATIENCE_SECONDS, free_port, wait_until
 from trio_cmd.records import events, open_records
 from trio_cmd.records.journal import is_journal, with_priority
 from trio_cmd.records.render import render_json, render_twisted
@@ -47,6 +48,12 @@ def test_only_the_descriptor_that_systemd_named_is_the_journal() -> None:
         assert not is_journal(ours.fileno(), "")
 
 
+def read_all(fd: int, data: bytearray) -> None:
+    """Read until the end."""
+    while piece := os.read(fd, 1 << 16):
+        data += piece
+
+
 @pytest.mark.parametrize("schema", ["plain", "ecs"])
 def test_a_loss_has_its_priority_too(schema: str) -> None:
     """The one record that the logger does not make is no exception."""
@@ -57,12 +64,12 @@ def test_a_loss_has_its_priority_too(schema: str) -> None:
         log.record(events.STOPPED, reason="x")
     wait_until(lambda: sink.statistics().lost > 0, "a loss")
     data = bytearray()
-    while b"log events lost" not in data:
-        data += os.read(read_fd, 1 << 16)
+    reader = threading.Thread(target=read_all, args=(read_fd, data))
+    reader.start()
+    wait_until(lambda: b"log events lost" in data, "the loss is said")
     assert sink.close(10) == 0
     os.close(write_fd)
-    while piece := os.read(read_fd, 1 << 16):
-        data += piece
+    reader.join(PATIENCE_SECONDS)
     os.close(read_fd)
     for line in bytes(data).splitlines():
         assert line[:3] == (b"<4>" if b"log events lost" in line else b"<6>")

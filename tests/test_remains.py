@@ -67,7 +67,6 @@ def test_each_reload_leaves_no_descriptor(
         assert program.ask(b"comphash %s/root/nope\n" % os.fsencode(tmp_path)).startswith(b"An error occured")
         program.process.send_signal(signal.SIGHUP)
         wait_until(lambda: count(program, "reloaded") > number, "a reload")  # noqa: B023 - it is called here
-    assert count_open(program, tmp_path / "root") > 1
     wait_until(lambda: count_open(program, tmp_path / "root") == 1, "the old ones are closed")
 
 
