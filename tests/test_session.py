@@ -12,7 +12,7 @@ from trio_cmd.commands import Asker, Command, Surroundings
 from trio_cmd.errors import Busy, NotFound
 from trio_cmd.settings import Limits
 from trio_cmd.wire.messages import Reply
-from trio_cmd.work.sharing import Run
+from trio_cmd.work.runs import Run
 
 
 async def test_answers_to_one_packet_come_in_the_order_asked(autojump_clock: MockClock) -> None:

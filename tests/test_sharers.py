@@ -16,7 +16,8 @@ from trio_cmd.commands.table import work_shared
 from trio_cmd.errors import BadArguments, NotFound
 from trio_cmd.settings import Grant, Limits
 from trio_cmd.wire.messages import Reply
-from trio_cmd.work.sharing import Question, Run, SharingStatistics
+from trio_cmd.work.runs import Question, Run
+from trio_cmd.work.sharing import SharingStatistics
 
 IDLE = SharingStatistics(running=0, waiting=0, sharers=0)
 PING = Grant(name="x", addresses=("127.0.0.1",), commands=("ping",))

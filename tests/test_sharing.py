@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_cmd.errors import Busy, DeadlinePassed, NotFound
-from trio_cmd.work import sharing
+from trio_cmd.work import runs
 from trio_cmd.work.limiter import FairLimiter, WaitingRoom
-from trio_cmd.work.sharing import YOUNG_SECONDS, Run, Sharing, SharingStatistics, SharingUnder
+from trio_cmd.work.runs import Run
+from trio_cmd.work.sharing import YOUNG_SECONDS, Sharing, SharingStatistics, SharingUnder
 
 IDLE = SharingStatistics(running=0, waiting=0, sharers=0)
 BOUND_SECONDS = 30
@@ -416,10 +417,10 @@ async def test_who_joins_is_told_at_the_end_without_waiting() -> None:
     async with benching() as bench:
         told: list[Run] = []
         stays, leaves, alone = Question(0), Question(0), Question(0)
-        question = sharing.Question("key", Work(bench, "key"))
+        question = runs.Question("key", Work(bench, "key"))
         run = bench.sharing.join(question, stays, told.append)
         assert bench.sharing.join(question, leaves, told.append) is run
-        other = bench.sharing.join(sharing.Question("other", Work(bench, "other")), alone, told.append)
+        other = bench.sharing.join(runs.Question("other", Work(bench, "other")), alone, told.append)
         await wait_all_tasks_blocked()
         bench.sharing.leave(run, leaves)
         bench.sharing.leave(other, alone)
@@ -436,7 +437,7 @@ async def test_who_joins_and_leaves_at_once_has_nothing_begun() -> None:
     """A client that asks and resets in one breath does not cost a child, with or without a task."""
     async with benching() as bench:
         asker = Question(0)
-        run = bench.sharing.join(sharing.Question("key", Work(bench, "key")), asker, print)
+        run = bench.sharing.join(runs.Question("key", Work(bench, "key")), asker, print)
         bench.sharing.leave(run, asker)
         await wait_all_tasks_blocked()
         assert not bench.works
@@ -448,7 +449,7 @@ async def test_nobody_is_told_of_a_run_that_was_cancelled() -> None:
     bench = Bench()
     with trio.fail_after(BOUND_SECONDS):
         async with bench.sharing.open_nursery():
-            question = sharing.Question("key", Work(bench, "key"))
+            question = runs.Question("key", Work(bench, "key"))
             bench.sharing.join(question, Question(0), told.append)
             await wait_all_tasks_blocked()
             bench.sharing._nursery.cancel_scope.cancel()

@@ -11,11 +11,11 @@ import trio
 from trio.testing import memory_stream_pair
 
 from program import read_all, reset
+from trio_cmd.wire.socket_options import set_socket_options
 from trio_cmd.wire.stream import (
     ClientStream,
     PlainStream,
     SocketStream,
-    set_socket_options,
 )
 
 ANSWER = b"x" * (8 << 20)

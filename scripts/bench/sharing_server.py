@@ -15,7 +15,8 @@ from trio_cmd.cli import main
 from trio_cmd.server import workshop
 from trio_cmd.work import logs
 from trio_cmd.work.processes import run_program
-from trio_cmd.work.sharing import Question, Run, Sharer, Sharing, Told
+from trio_cmd.work.runs import Question, Run, Sharer, Told
+from trio_cmd.work.sharing import Sharing
 
 
 class Children:

@@ -17,7 +17,7 @@ import trio
 
 from trio_cmd.client.errors import AskError, TlsFailed, Unreachable
 from trio_cmd.client.hosts import Host
-from trio_cmd.wire.stream import set_socket_options
+from trio_cmd.wire.socket_options import set_socket_options
 
 __all__ = ["explain_tls", "open_stream", "reset_when_closed", "within"]
 

@@ -6,7 +6,7 @@ from trio_cmd.escape import escape
 from trio_cmd.settings import ALGORITHMS
 from trio_cmd.wire.messages import Reply
 from trio_cmd.work.hashing import Digest
-from trio_cmd.work.sharing import Run
+from trio_cmd.work.runs import Run
 
 __all__ = ["COMMAND", "digest_file", "facts_of"]
 

@@ -11,7 +11,7 @@ from trio_cmd.escape import quote
 from trio_cmd.settings import Log, Settings
 from trio_cmd.wire.messages import Reply
 from trio_cmd.work.logs import LogReader, NewestLines
-from trio_cmd.work.sharing import Begun, Question, Run
+from trio_cmd.work.runs import Begun, Question, Run
 
 __all__ = ["COMMAND", "DEFAULT_LOGS", "choose_logs", "first_there", "list_logs"]
 

@@ -12,8 +12,8 @@ from trio_cmd.escape import escape
 from trio_cmd.settings import Program
 from trio_cmd.wire.messages import Reply
 from trio_cmd.work.programs import Programs, Run
-from trio_cmd.work.sharing import Question
-from trio_cmd.work.sharing import Run as SharedRun
+from trio_cmd.work.runs import Question
+from trio_cmd.work.runs import Run as SharedRun
 
 __all__ = ["program_rows"]
 

@@ -13,7 +13,8 @@ from trio_cmd.wire.messages import Reply
 from trio_cmd.work.followers import Followers
 from trio_cmd.work.hashing import Hashing
 from trio_cmd.work.logs import LogReader
-from trio_cmd.work.sharing import Question, Shares
+from trio_cmd.work.runs import Question
+from trio_cmd.work.sharing import Shares
 
 __all__ = [
     "Answer",

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from trio_cmd.records.batch import Batch
 from trio_cmd.records.events import COMMAND_ACTIONS
 from trio_cmd.records.output import Output
+from trio_cmd.records.room import Room
 from trio_cmd.records.writer import Writer
 from trio_cmd.settings import Logging
 
@@ -49,33 +50,6 @@ class SinkStatistics:
     is_stalled: bool
 
 
-class _Room:
-    """What one kind of record may take of the queue, and more of it when nothing may be lost."""
-
-    __slots__ = ("bytes", "events", "is_bounded", "max_bytes", "max_events")
-
-    def __init__(self, max_events: int, max_bytes: int, *, is_bounded: bool) -> None:
-        self.max_events = max_events
-        self.max_bytes = max_bytes
-        self.is_bounded = is_bounded
-        self.events = 0
-        self.bytes = 0
-
-    def take(self, batch: Batch) -> bool:
-        events, size = self.events + batch.records, self.bytes + len(batch.lines)
-        if self.is_bounded and (events > self.max_events or size > self.max_bytes):
-            return False
-        self.events, self.bytes = events, size
-        return True
-
-    def give_back(self, batch: Batch) -> None:
-        self.events -= batch.records
-        self.bytes -= len(batch.lines)
-
-    def is_half_full(self) -> bool:
-        return self.events * 2 >= self.max_events or self.bytes * 2 >= self.max_bytes
-
-
 class Sink:
     """The queue of records and the thread that writes them.
 
@@ -92,9 +66,9 @@ class Sink:
         self._writer = Writer(output, self._describe_failure)
         self._holds = holds
         self._lock = threading.Lock()
-        self._queue: deque[tuple[Batch, _Room]] = deque()
+        self._queue: deque[tuple[Batch, Room]] = deque()
         self._commands, self._others = self._rooms = tuple(
-            _Room(queue_events, queue_bytes, is_bounded=not holds) for _ in range(2)
+            Room(queue_events, queue_bytes, is_bounded=not holds) for _ in range(2)
         )
         self._wake = threading.Event()
         self._is_closing = False  # beside the event: `put` asks for every record
@@ -149,7 +123,7 @@ class Sink:
                 self._lost += sum(not self._queue_up(single, self._commands) for single in singles)
         self._wake_writer()
 
-    def _queue_up(self, batch: Batch, room: _Room) -> bool:
+    def _queue_up(self, batch: Batch, room: Room) -> bool:
         if self._is_closing or not room.take(batch):
             return False
         self._queue.append((batch, room))

@@ -19,7 +19,7 @@ from trio_cmd.server.sharers import SharingCommand
 from trio_cmd.server.trail import Asked, Trail
 from trio_cmd.server.workers import Job, Unfinished, Workers
 from trio_cmd.wire.messages import Reply, format_event
-from trio_cmd.work.sharing import Run
+from trio_cmd.work.runs import Run
 
 __all__ = ["Jobs"]
 

@@ -27,7 +27,8 @@ from trio_cmd.server.tls import peer_names
 from trio_cmd.server.unix_socket import peer_credentials
 from trio_cmd.server.visit import SYSTEM, Peer, Visit
 from trio_cmd.wire.messages import NOTICES
-from trio_cmd.wire.stream import ClientStream, SocketStream, set_tcp_options
+from trio_cmd.wire.socket_options import set_tcp_options
+from trio_cmd.wire.stream import ClientStream, SocketStream
 from trio_cmd.wire.tls import HandshakeFailed, TlsStream
 
 __all__ = ["Reception"]

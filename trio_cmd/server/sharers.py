@@ -12,7 +12,7 @@ from trio_cmd.server.replies import Slot
 from trio_cmd.server.trail import Asked
 from trio_cmd.server.workers import Unfinished
 from trio_cmd.wire.messages import Reply
-from trio_cmd.work.sharing import Question, Run
+from trio_cmd.work.runs import Question, Run
 
 __all__ = ["SharingCommand"]
 

@@ -7,7 +7,7 @@ from trio_cmd.errors import CommandFailed, DeadlinePassed, OutputTooLong, Progra
 from trio_cmd.work.limiter import FairLimiter, Limit
 from trio_cmd.work.output import Output
 from trio_cmd.work.processes import GroupReaper, run_program
-from trio_cmd.work.sharing import Begun
+from trio_cmd.work.runs import Begun
 
 __all__ = ["Programs", "Run"]
 

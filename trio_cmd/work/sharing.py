@@ -10,33 +10,18 @@ Nothing here knows what is asked; a key holds all that decides the answer.
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
 from trio_cmd.errors import CommandFailed
+from trio_cmd.work.runs import Question, Run, Sharer, Told
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-__all__ = [
-    "Begun",
-    "Question",
-    "Run",
-    "Sharer",
-    "Shares",
-    "Sharing",
-    "SharingStatistics",
-    "SharingUnder",
-    "Told",
-]
+__all__ = ["Shares", "Sharing", "SharingStatistics", "SharingUnder"]
 
 # So long a run keeps the next one of its key waiting.  Who asks is then hardly slower, and a run
 # that hangs keeps nobody from another.
 YOUNG_SECONDS = 0.1
-
-Begun = Callable[[], object]
-"""Called when work has its place, before it looks at anything."""
 
 _T = TypeVar("_T")
 
@@ -50,106 +35,17 @@ class SharingStatistics:
     sharers: int
 
 
-class Sharer(Protocol):
-    """Who waits for a run.
-
-    Attributes:
-        is_shared: set before the answer is given: whether the run answered others as well.
-    """
-
-    is_shared: bool | None
-
-    def progress(self, done: int, total: int) -> None:
-        """Say how far the work is."""
-
-
-class Question(NamedTuple):
-    """What is asked.
-
-    Attributes:
-        key: all that decides the answer.
-        work: finds it; must call ``Run.begin`` before it looks at anything.
-    """
-
-    key: Hashable
-    work: "Callable[[Run], Awaitable[Any]]"
-
-
-Told = Callable[["Run"], object]
-"""Called at the end of a run, in the task that did the work: must neither wait nor raise."""
-
-
 class Shares(Protocol):
     """What lets askers of the same share one run."""
 
-    def join(self, question: Question, asker: Sharer, told: Told) -> "Run":
+    def join(self, question: Question, asker: Sharer, told: Told) -> Run:
         """See ``Sharing.join``."""
 
-    def leave(self, run: "Run", asker: Sharer) -> None:
+    def leave(self, run: Run, asker: Sharer) -> None:
         """See ``Sharing.leave``."""
 
-    async def run(self, key: Hashable, asker: Sharer, work: "Callable[[Run], Awaitable[_T]]") -> _T:
+    async def run(self, key: Hashable, asker: Sharer, work: Callable[[Run], Awaitable[_T]]) -> _T:
         """See ``Sharing.run``."""
-
-
-class Run:
-    """One piece of work, as who does it and who waits for it see it.
-
-    Args:
-        key: what was asked.
-        begun: called with it when the work begins.
-    """
-
-    __slots__ = (
-        "_begun",
-        "askers",
-        "began",
-        "ended",
-        "error",
-        "is_answered",
-        "key",
-        "scope",
-        "served",
-        "traceback",
-        "value",
-    )
-
-    def __init__(self, key: Hashable, begun: Callable[["Run"], None]) -> None:
-        self.key = key
-        self._begun = begun
-        self.askers: dict[Sharer, Told] = {}
-        self.scope = trio.CancelScope()
-        self.began: float | None = None  # on Trio's clock
-        self.ended = trio.Event()
-        self.served = 0  # askers that were there at the end
-        self.is_answered = False  # else it was cancelled
-        self.value: Any = None
-        self.error: Exception | None = None
-        self.traceback: TracebackType | None = None
-
-    def begin(self) -> None:
-        """Say that the work has its place and is about to look at things: nobody can join any more.
-
-        Raises:
-            CommandFailed: it must not begin after all.
-        """
-        self.began = trio.current_time()
-        self._begun(self)
-
-    def progress(self, done: int, total: int) -> None:
-        """Say to all askers how far the work is."""
-        for asker in self.askers:
-            asker.progress(done, total)
-
-    def result(self) -> Any:
-        """Give what came of it.
-
-        Raises:
-            Exception: what the work raised; every asker sees the way it took in the run.
-        """
-        if self.error is not None:
-            raise self.error.with_traceback(self.traceback)
-        return self.value
 
 
 class Sharing:
